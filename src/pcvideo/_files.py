@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain files, safely: JSON and safetensors read with errors that teach, and written aside, flushed, renamed.
+
+What was there before a failed or killed write is there after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "WeightsCorruptError",
+    "read_json",
+    "read_tensors",
+    "remove_orphans",
+    "update_folder",
+    "write_folder",
+    "write_json",
+    "write_tensors",
+]
+
+TEMPORARY_PREFIX = ".writing-"
+_LFS_POINTER = b"version https://git-lfs"
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
+
+class WeightsCorruptError(ValueError):
+    """A weights or configuration file can't be what it claims to be; nothing was loaded from it."""
+
+    def __init__(self, path: str | Path, why: str, mend: str = "download or copy it again") -> None:
+        super().__init__(f"{path} can't be read: {why}; {mend}")
+        self.path, self.why, self.mend = str(path), why, mend
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsCorruptError: the file is truncated, is no JSON, or holds something other than an object.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsCorruptError(path, f"it is no complete JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise WeightsCorruptError(path, f"it holds a {type(value).__name__}, expected an object {{...}}")
+    return value
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsCorruptError: the file is empty, truncated, has a wrong header, or is another kind of file (a pickle, a
+            Git LFS pointer); a pickle is never opened.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start.startswith(_LFS_POINTER):
+        raise WeightsCorruptError(path, "it is a Git LFS pointer, not the weights", "run `git lfs pull`")
+    if start.startswith(_PICKLE_STARTS):
+        raise WeightsCorruptError(
+            path, "it is a pickle or a zip archive, which is never opened", "ask for a safetensors file"
+        )
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise WeightsCorruptError(path, f"it is no complete safetensors file ({error})") from error
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object and flush it to the disk; NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with Path(path).open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file and flush it to the disk; views and channels-last tensors are stored plainly."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt", **(metadata or {})})
+    _flush(Path(path))
+
+
+def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
+    """Make `folder` in one move: `write(temporary)` fills a folder beside it, which then takes its name.
+
+    An existing folder of that name is replaced whole. A failure in `write` leaves everything as it was.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_beside(folder)
+    try:
+        write(temporary)
+        _flush(temporary)
+        if folder.exists():
+            retired = temporary.with_name(temporary.name + "-old")
+            folder.rename(retired)
+            temporary.rename(folder)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            temporary.rename(folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def update_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
+    """Replace some files of `folder`: `write(temporary)` makes them aside, then each one is moved over.
+
+    The other files of the folder stay. A failure in `write` (a full disk) leaves the old files as they were.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        write_folder(folder, write)
+        return
+    temporary = _temporary_beside(folder)
+    try:
+        write(temporary)
+        for path in sorted(temporary.iterdir(), reverse=True):
+            path.replace(folder / path.name)
+        _flush(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_orphans(folder: str | Path) -> list[str]:
+    """Remove what killed writes left below `folder`, and return the names."""
+    names = []
+    for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        names.append(path.name)
+    return sorted(names)
+
+
+def _temporary_beside(folder: Path) -> Path:
+    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent))
+    # mkdtemp makes the folder private; ours is as any other folder, by the umask.
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o777 & ~mask)
+    return temporary
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks that models are built from, to use in any network."""
+
+from pcvideo.layers.blocks import EncoderDecoder, ResidualBlock
+from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
+from pcvideo.layers.resample import Downsample, Upsample
+
+__all__ = [
+    "Upsample",
+    "EDLSTMCell",
+    "EncoderDecoder",
+    "EncoderLSTMDecoderCell",
+    "Downsample",
+    "LSTMState",
+    "ResidualBlock",
+]

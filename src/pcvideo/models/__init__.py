@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The predictors; each is one file, and none imports another."""
+
+from pcvideo.models._base import Predictor
+from pcvideo.models._stream import Stream
+from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState
+
+__all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState", "Predictor", "Stream"]

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every predictor has: the contract, one-call prediction, a live stream, saving and loading."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcvideo import _files
+from pcvideo._checks import check_clip, check_int, check_keys, check_values, describe
+from pcvideo.rollout import unroll
+
+if TYPE_CHECKING:
+    from pcvideo.models._stream import Stream
+
+__all__ = ["CONFIG_NAME", "FORMAT", "WEIGHTS_NAME", "Predictor", "read_config"]
+
+FORMAT = 1
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class Predictor(nn.Module):
+    """A network that predicts the next frame from the frames so far; subclass it and give `init_state` and `step`.
+
+    A subclass that keeps every constructor argument as an attribute of the same name (as `MSPN` does) has a `config`,
+    and so saves and loads like the models here.
+
+    Args:
+        in_channels: channels C of a frame.
+        clamp: `forward` clamps the frames that it returns to [0, 1].
+
+    Attributes:
+        size_multiple: what divides a frame's height and width.
+    """
+
+    size_multiple: int = 1
+
+    def __init__(self, *, in_channels: int, clamp: bool = False) -> None:
+        super().__init__()
+        self.in_channels = check_int("in_channels", in_channels)
+        self.clamp = clamp
+
+    def init_state(self, like: Tensor) -> Any:
+        """The state before the first frame.
+
+        Args:
+            like: (B, C, H, W), gives batch, size, device and dtype; its values are not read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no init_state")
+
+    def step(self, frame: Tensor | None, state: Any) -> tuple[Sequence[Tensor], Any]:
+        """Correct with a frame, then anticipate the next one.
+
+        Args:
+            frame: (B, C, H, W) float in [0, 1], the frame that came; None feeds the prediction itself.
+            state: as `init_state` or the last `step` gave it.
+
+        Returns:
+            the pyramid, whose entry 0 (B, C, H, W) predicts the next frame, and the next state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def targets(self, frame: Tensor) -> list[Tensor]:
+        """What each entry of the pyramid should have been, once the frame (B, C, H, W) it predicts has come."""
+        return [frame]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    def forward(self, frames: Tensor, horizon: int) -> Tensor:
+        """The frames that follow a clip, each predicted from the true frames and the predictions before it.
+
+        Args:
+            frames: (B, T, C, H, W) float in [0, 1], T >= 1; H and W divisible by `size_multiple`.
+            horizon: how many frames to predict, at least 1; the first ones don't depend on how many.
+
+        Returns:
+            (B, horizon, C, H, W) in the dtype of `frames`; differentiable.
+
+        Raises:
+            TypeError, ValueError: the frames or the horizon are not as above; the message says which frame or size,
+                and the nearest one that fits.
+        """
+        horizon = check_int("horizon", horizon)
+        check_clip("frames", frames, channels=self.in_channels, multiple=self.size_multiple)
+        check_values("frames", frames)
+        length = frames.shape[1]
+        steps = unroll(self, frames.to(self.dtype), horizon)
+        predictions = torch.stack([pyramid[0] for time, (pyramid, _) in enumerate(steps) if time >= length - 1], dim=1)
+        predictions = predictions.clamp(0, 1) if self.clamp else predictions
+        return predictions.to(frames.dtype)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        clip: Any,
+        horizon: int,
+        *,
+        context: int | None = None,
+        layout: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        nan: str = "error",
+        to_grey: bool = False,
+    ) -> Tensor:
+        """Predict how any clip goes on: read it, pad it, run, crop, clamp.
+
+        Args:
+            clip: a path (video file, GIF, folder of images, .npy, .npz, .pt), an array or tensor (T, C, H, W),
+                (T, H, W) or (B, T, C, H, W), float in [0, 1] or uint8, or a list of pictures; any size.
+            horizon: how many frames to predict, at least 1.
+            context: only the last so many frames are looked at; None looks at all of them.
+            layout: the axes of an array where they are not (T, C, H, W), such as "THWC".
+            value_range: (low, high) of float values outside [0, 1].
+            nan: "error", or "repair" to take a NaN's value from the frame before.
+            to_grey: make a colour clip grey, for a model with one channel.
+
+        Returns:
+            (horizon, C, H, W) float32 in [0, 1] on the model's device, with the batch axis in front if the clip had it.
+
+        Raises:
+            TypeError, ValueError: the clip can't be read as frames; the message names the frame and the mend.
+        """
+        # Reading a file is not the business of a model that is only trained or exported.
+        from pcvideo.video_io import read_clip, to_clip_tensor  # noqa: PLC0415
+
+        horizon = check_int("horizon", horizon)
+        if getattr(clip, "ndim", None) == 5:
+            frames = to_clip_tensor(clip, layout=layout, value_range=value_range, nan=nan)
+        else:
+            frames = read_clip(
+                clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
+            ).frames[None]
+        if context is not None:
+            frames = frames[:, -check_int("context", context) :]
+        height, width = frames.shape[-2:]
+        frames = self.pad(frames.to(self.device, torch.float32))
+        training = self.training
+        self.eval()
+        try:
+            future = self(frames, horizon)
+        finally:
+            self.train(training)
+        future = future[..., :height, :width].clamp(0, 1)
+        return future if getattr(clip, "ndim", None) == 5 else future[0]
+
+    def pad(self, frames: Tensor) -> Tensor:
+        """Repeat the last row and column of (..., H, W) up to the next size that fits."""
+        height, width = frames.shape[-2:]
+        pad = (-width % self.size_multiple, -height % self.size_multiple)
+        if not any(pad):
+            return frames
+        flat = frames.reshape(-1, *frames.shape[-3:])
+        padded = F.pad(flat, (0, pad[0], 0, pad[1]), mode="replicate")
+        return padded.reshape(*frames.shape[:-3], *padded.shape[-3:])
+
+    def stream(self) -> Stream:
+        """A live stream: push frames as they come, in constant memory and time; see `Stream`."""
+        from pcvideo.models._stream import Stream  # noqa: PLC0415
+
+        return Stream(self)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them.
+
+        Raises:
+            TypeError: the model was put together from modules, or does not keep an argument as an attribute.
+        """
+        return {name: self._config_value(name) for name in _arguments(type(self))}
+
+    def _config_value(self, name: str) -> Any:
+        kind = type(self).__name__
+        if not hasattr(self, name):
+            raise TypeError(f"{kind} does not keep its argument {name!r} as an attribute, so it has no config")
+        value = getattr(self, name)
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{kind} has no config, because its argument {name!r} is {describe(value)}, which JSON can't hold; "
+                f"subclass it with a constructor that takes numbers and builds the parts from them"
+            ) from error
+        return value
+
+    def save_pretrained(self, folder: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
+        """Write `config.json` and `model.safetensors` into a folder, which is made where there is none.
+
+        Both are written aside and then moved over: a full disk or a kill leaves the old ones as they were.
+
+        Args:
+            folder: where to; other files in it stay.
+            metadata: strings to put into the weights file's header.
+
+        Raises:
+            TypeError: the model has no config.
+            OSError: the folder can't be written.
+        """
+        config = {"format": FORMAT, "model": type(self).__name__, "config": self.config}
+
+        def write(temporary: Path) -> None:
+            _files.write_json(temporary / CONFIG_NAME, config)
+            _files.write_tensors(temporary / WEIGHTS_NAME, self.state_dict(), metadata)
+
+        _files.update_folder(folder, write)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A model with fresh weights from a config, as `config` gives it.
+
+        Raises:
+            ValueError, TypeError: a key is unknown (the message has the nearest one), missing, or out of its range.
+        """
+        known = _arguments(cls)
+        check_keys(f"the config of {cls.__name__}", config, list(known))
+        missing = [name for name, has_default in known.items() if not has_default and name not in config]
+        if missing:
+            raise ValueError(f"the config of {cls.__name__} lacks {', '.join(missing)}")
+        return cls(**{name: _tuples(value) for name, value in config.items()})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        strict: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """A model from a folder that `save_pretrained` wrote, in evaluation mode.
+
+        Args:
+            folder: holds `config.json` and `model.safetensors`.
+            strict: refuse missing and unexpected tensors; False keeps the fresh ones for the missing, and leaves the
+                names in the model's `missing_tensors` and `unexpected_tensors`.
+            dtype: of the weights; published ones are stored in 16 bit and computed in float32.
+            device: of the weights.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of the files.
+            WeightsCorruptError: one of them can't be read.
+            ValueError: the config or the tensors don't fit this class; the message names keys, tensors and shapes.
+        """
+        folder = Path(folder)
+        kind, config = read_config(folder)
+        if kind != cls.__name__:
+            raise ValueError(f"{folder} holds a {kind}, not a {cls.__name__}; load it with that class")
+        model = cls.from_config(config).to(dtype)
+        model._load(_files.read_tensors(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME), strict=strict)
+        return model.to(device).eval()
+
+    def _load(self, tensors: Mapping[str, Tensor], source: str, *, strict: bool) -> None:
+        own = self.state_dict()
+        wrong = [
+            f"{name}: the file has {tuple(tensors[name].shape)}, the model {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ]
+        self.missing_tensors = sorted(own.keys() - tensors.keys())
+        self.unexpected_tensors = sorted(tensors.keys() - own.keys())
+        faults = [f"wrong shapes: {'; '.join(wrong)}"] if wrong else []
+        if strict:
+            faults += [f"missing: {', '.join(self.missing_tensors)}"] if self.missing_tensors else []
+            faults += [f"unexpected: {', '.join(self.unexpected_tensors)}"] if self.unexpected_tensors else []
+        if faults:
+            raise ValueError(f"{source} does not fit {type(self).__name__}: {'. '.join(faults)}")
+        self.load_state_dict(dict(tensors), strict=False)
+
+
+def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
+    """The model's class name and constructor arguments from a folder's `config.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        WeightsCorruptError: it can't be read.
+        ValueError: it has unknown keys, or was written by a newer format.
+    """
+    path = Path(folder) / CONFIG_NAME
+    content = _files.read_json(path)
+    check_keys(str(path), content, ["format", "model", "config"])
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; upgrade pcvideo")
+    if not isinstance(content.get("model"), str) or not isinstance(content.get("config"), dict):
+        raise ValueError(f"{path} must give 'model' as a name and 'config' as an object")
+    return content["model"], content["config"]
+
+
+def _arguments(kind: type) -> dict[str, bool]:
+    """The constructor's arguments in order; True where one has a default."""
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return {parameter.name: parameter.default is not parameter.empty for parameter in parameters}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MSPN, the multi-scale predictive-coding network with encoder-decoder LSTM (Ling et al., arXiv 2212.11642).
+
+Every level predicts the frame at half the size of the level below it. Predictions and latents flow from the coarse
+levels to the fine ones within a step; split errors flow from fine to coarse into the next step.
+
+Where paper and code differ, the plain constructor follows the code, whose weights were published: all levels weigh the
+same, the image head is a LeakyReLU whose output is fed back unclamped, frames and errors are halved by taking every
+second pixel. `resample`, `align_corners`, `clamp`, `patch` and `residual` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcvideo._checks import check_choice, check_int
+from pcvideo.layers import Upsample, EDLSTMCell, EncoderLSTMDecoderCell, Downsample
+from pcvideo.models._base import Predictor
+from pcvideo.ops import split_error
+
+__all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState"]
+
+
+class MultiScaleState(NamedTuple):
+    """What is carried from step to step: every level's anticipation of the next frame, and every cell's state."""
+
+    predictions: tuple[Tensor, ...]
+    cells: tuple[Any, ...]
+
+
+class MultiScalePredictor(Predictor):
+    """A pyramid of predictive cells, from parts: the class to subclass, or to feed one's own cells.
+
+    Level l is given, in this order: its own split error (2C channels), the halved split error of level l - 1 (2C, for
+    l > 0) and the doubled prediction of level l + 1 (C, for all but the coarsest); `level_channels` counts them.
+
+    Args:
+        cells: one per level, finest first; see `pcvideo.layers.ed_lstm` for what a cell has.
+        in_channels: channels C of a frame.
+        downsample: halves frames and errors, (B, C, H, W) -> (B, C, H / 2, W / 2); None is `Downsample("nearest")`.
+        upsample: doubles predictions; None is `Upsample(align_corners=True)`.
+        patch: each cell sees its level in patches of this side (space to depth before, depth to space after), so that
+            `patch ** 2` times the channels stand at a `patch ** 2`-th of the places.
+        residual: each cell predicts the change from the frame that it was last corrected with.
+        clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[nn.Module],
+        *,
+        in_channels: int,
+        downsample: nn.Module | None = None,
+        upsample: nn.Module | None = None,
+        patch: int = 1,
+        residual: bool = False,
+        clamp: bool = False,
+    ) -> None:
+        super().__init__(in_channels=in_channels, clamp=clamp)
+        if not cells:
+            raise ValueError("cells must hold at least one cell, got none")
+        self.cells = nn.ModuleList(cells)
+        self.downsample = Downsample("nearest") if downsample is None else downsample
+        self.upsample = Upsample(align_corners=True) if upsample is None else upsample
+        self.patch = check_int("patch", patch)
+        self.residual = residual
+        self.size_multiple = max(patch * int(cell.stride) * 2**level for level, cell in enumerate(self.cells))
+
+    @staticmethod
+    def level_channels(level: int, levels: int, in_channels: int, patch: int = 1) -> int:
+        """Channels of what level `level` of `levels` is given."""
+        below, above = level > 0, level < levels - 1
+        return (2 + 2 * below + above) * in_channels * patch**2
+
+    def targets(self, frame: Tensor) -> list[Tensor]:
+        """The frame (B, C, H, W) at every level's size, which is what the levels predict."""
+        pyramid = [frame]
+        for _ in range(len(self.cells) - 1):
+            pyramid.append(self.downsample(pyramid[-1]))
+        return pyramid
+
+    def init_state(self, like: Tensor) -> MultiScaleState:
+        """The state before the first frame, holding its anticipation; `like` (B, C, H, W) gives size and dtype."""
+        zeros = self.targets(torch.zeros_like(like))
+        states = tuple(
+            cell.init_state(self._to_patches(zero)) for cell, zero in zip(self.cells, zeros, strict=True)
+        )
+        return self._anticipate([split_error(zero, zero) for zero in zeros], states, zeros)
+
+    def step(self, frame: Tensor | None, state: MultiScaleState) -> tuple[tuple[Tensor, ...], MultiScaleState]:
+        """Correct with `frame` (B, C, H, W), or with the own prediction if None, then anticipate the next frame.
+
+        Returns:
+            the pyramid of predictions, level l of shape (B, C, H / 2**l, W / 2**l), and the next state.
+        """
+        frame = state.predictions[0] if frame is None else frame
+        targets = self.targets(frame)
+        errors = [split_error(*pair) for pair in zip(targets, state.predictions, strict=True)]
+        state = self._anticipate(errors, state.cells, targets)
+        return state.predictions, state
+
+    def _anticipate(
+        self, errors: Sequence[Tensor], states: Sequence[Any], current: Sequence[Tensor]
+    ) -> MultiScaleState:
+        levels = len(self.cells)
+        predictions: list[Tensor] = [errors[0]] * levels
+        next_states = list(states)
+        latent: Tensor | None = None
+        for level in reversed(range(levels)):
+            inputs = [errors[level]]
+            if level > 0:
+                inputs.append(self.downsample(errors[level - 1]))
+            if level < levels - 1:
+                inputs.append(self.upsample(predictions[level + 1]))
+            seen = self._to_patches(torch.cat(inputs, dim=1))
+            image, latent, next_states[level] = self.cells[level](seen, states[level], latent)
+            image = F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
+            predictions[level] = current[level] + image if self.residual else image
+        return MultiScaleState(tuple(predictions), tuple(next_states))
+
+    def _to_patches(self, image: Tensor) -> Tensor:
+        return F.pixel_unshuffle(image, self.patch) if self.patch > 1 else image
+
+
+class MSPN(MultiScalePredictor):
+    """The published network, from numbers; so it has a JSON config.
+
+    Published configurations: KTH, Human3.6M, Caltech and KITTI `in_channels=3, levels=4, channels=(64, 128, 256, 512,
+    1024), hidden_channels=64` (110,840,140 parameters); Moving MNIST `in_channels=1, levels=3, channels=(64, 128, 256,
+    512), hidden_channels=32` (26,731,043). What the published code creates and never uses is left out of both.
+
+    Args:
+        in_channels: channels of a frame.
+        levels: levels of the pyramid.
+        channels: widths of the finest level's U-Net, finest stage first; level l has all but the last l of them, so
+            there are at least `levels + 1`. Height and width must be divisible by `2 ** (len(channels) - 1) * patch`.
+        hidden_channels: channels of each cell's hidden state.
+        norm: None, or "batch" for the published variant with batch normalisation.
+        cell: "ed_lstm", or "encoder_lstm_decoder" for the paper's ablation (no hidden_channels, no latent sharing).
+        latent_sharing: each level's latent is merged into that of the next finer one; False is the paper's ablation.
+        resample: how frames and errors are halved: "nearest" (published), "average" or "binomial".
+        align_corners: of all bilinear doubling; True is published.
+        patch, residual, clamp: as in `MultiScalePredictor`; with `residual` the image head has no activation.
+
+    Raises:
+        ValueError, TypeError: an argument out of its range or of another type; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        levels: int,
+        channels: Sequence[int],
+        hidden_channels: int = 32,
+        norm: str | None = None,
+        cell: str = "ed_lstm",
+        latent_sharing: bool = True,
+        resample: str = "nearest",
+        align_corners: bool = True,
+        patch: int = 1,
+        residual: bool = False,
+        clamp: bool = False,
+    ) -> None:
+        check_int("in_channels", in_channels)
+        check_int("levels", levels)
+        check_int("hidden_channels", hidden_channels)
+        check_int("patch", patch)
+        check_choice("norm", norm, (None, "batch"))
+        check_choice("cell", cell, ("ed_lstm", "encoder_lstm_decoder"))
+        check_choice("resample", resample, ("nearest", "average", "binomial"))
+        widths = tuple(check_int(f"channels[{index}]", width) for index, width in enumerate(channels))
+        if len(widths) < levels + 1:
+            raise ValueError(
+                f"channels must hold at least levels + 1 = {levels + 1} widths, one halving more than there are "
+                f"levels, got {widths}"
+            )
+
+        def build(level: int) -> nn.Module:
+            seen = self.level_channels(level, levels, in_channels, patch)
+            own = widths[: len(widths) - level]
+            image_channels = in_channels * patch**2
+            if cell == "encoder_lstm_decoder":
+                return EncoderLSTMDecoderCell(
+                    in_channels=seen, image_channels=image_channels, channels=own, norm=norm, align_corners=align_corners
+                )
+            return EDLSTMCell(
+                in_channels=seen,
+                hidden_channels=hidden_channels,
+                image_channels=image_channels,
+                channels=own,
+                latent_channels=own[-2] if latent_sharing and level < levels - 1 else 0,
+                norm=norm,
+                align_corners=align_corners,
+                activation=None if residual else "leaky_relu",
+            )
+
+        super().__init__(
+            [build(level) for level in range(levels)],
+            in_channels=in_channels,
+            downsample=Downsample(resample),
+            upsample=Upsample(align_corners=align_corners),
+            patch=patch,
+            residual=residual,
+            clamp=clamp,
+        )
+        self.levels, self.channels, self.hidden_channels = levels, widths, hidden_channels
+        self.norm, self.cell, self.latent_sharing = norm, cell, latent_sharing
+        self.resample, self.align_corners = resample, align_corners
