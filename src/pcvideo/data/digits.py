@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where digit images come from: IDX files on disk, a verified download of MNIST, or digits drawn here.
+"""Where digit images come from: IDX files on disk, or a verified download of MNIST.
 
 The IDX form is described on the MNIST page (LeCun, Cortes, Burges): two zero bytes, a type code, the number of
 dimensions, the dimensions as big-endian 32-bit numbers, then the values. Nothing here touches the network except
@@ -9,10 +9,17 @@ dimensions, the dimensions as big-endian 32-bit numbers, then the values. Nothin
 from __future__ import annotations
 
 import gzip
+import hashlib
+import http.client
+import io
 import logging
 import math
 import os
+import tempfile
+import urllib.error
+import urllib.request
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +27,7 @@ import numpy as np
 
 from .._checks import check_choice
 
-__all__ = ["find_mnist", "procedural_digits", "read_idx"]
+__all__ = ["MNIST_MIRRORS", "default_mnist_folder", "download_mnist", "find_mnist", "read_idx"]
 
 MNIST_MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -34,6 +41,7 @@ _STEMS = {"train": "train-images", "test": "t10k-images"}
 _MD5 = {"train": "6bbc9ace898e44ae57da46a324031adb", "test": "2646ac647ad5339dbf082846283269ea"}
 _LARGEST_DOWNLOAD = 32 * 2**20
 _LARGEST_CONTENT = 2**30
+_LARGEST_UNPACKED = 64 * 2**20
 
 
 # IDX files
@@ -115,22 +123,115 @@ def default_mnist_folder() -> Path:
     return Path.home() / ".cache" / "pcvideo" / "mnist"
 
 
-# Digits drawn here
+# MNIST from the network
 
 
-def procedural_digits(per_class: int = 200, *, seed: int = 0) -> np.ndarray:
-    """Draw digits that resemble handwriting: strokes of our own with random slant, scale, thickness and jitter.
+def download_mnist(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "both",
+    mirrors: Sequence[str] = MNIST_MIRRORS,
+    timeout: float = 30.0,
+) -> Path:
+    """Download MNIST's images (11 MB for both splits) unless they are there already.
 
-    As in MNIST, the ink fits a box of 20x20 pixels and its centre of mass lies in the middle of the image.
+    Each file is verified by the checksum of its content, written aside and renamed, so that an interrupted or foreign
+    download never stands under the final name.
 
     Args:
-        per_class: how many of each of the ten digits.
-        seed: the images depend on this and `per_class` alone.
+        folder: where to; None is `~/.cache/pcvideo/mnist`, where `MovingMNIST` looks by itself.
+        split: "train", "test" or "both".
+        mirrors: addresses of folders, tried in turn.
+        timeout: seconds without an answer after which a mirror is given up.
 
     Returns:
-        uint8 array (10 * per_class, 28, 28), grey, 0 is background; digit `k` stands at k, k + 10, k + 20, ...
+        The folder.
 
     Raises:
-        TypeError, ValueError: `per_class` below 1, or `seed` below 0.
+        ValueError: an unknown `split`, or no mirror given.
+        ConnectionError: no mirror gave the right file, with what each of them said.
+        OSError: the folder can't be written.
     """
-    raise NotImplementedError("the strokes follow in the next commit")
+    check_choice("split", split, (*_STEMS, "both"))
+    if isinstance(mirrors, str) or not mirrors:
+        raise ValueError(f"mirrors must be a list of at least one address, got {mirrors!r}")
+    place = default_mnist_folder() if folder is None else Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    for part in _STEMS if split == "both" else (split,):
+        target = place / f"{_STEMS[part]}-idx3-ubyte.gz"
+        if not (target.is_file() and _fault_of(target.read_bytes(), _MD5[part]) is None):
+            _write_aside(target, _download(target.name, mirrors, _MD5[part], timeout))
+    return place
+
+
+def _download(name: str, mirrors: Sequence[str], md5: str, timeout: float) -> bytes:
+    """The file `name` from the first mirror that has it right."""
+    said = []
+    for mirror in mirrors:
+        address = mirror.rstrip("/") + "/" + name
+        try:
+            packed = _fetch(address, timeout)
+            fault = _fault_of(packed, md5)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            fault = f"{type(error).__name__}: {error}"
+        if fault is None:
+            return packed
+        logger.info("%s: %s", address, fault)
+        said.append(f"\n  {address}: {fault}")
+    raise ConnectionError(
+        f"no mirror gave {name}:{''.join(said)}\nTry again later, give other mirrors=[...], or put the file into the "
+        f"folder by hand"
+    )
+
+
+def _fetch(address: str, timeout: float) -> bytes:
+    """The body behind `address`, refused as soon as it grows beyond what MNIST can be."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    body = io.BytesIO()
+    with urllib.request.urlopen(address, timeout=timeout) as answer:
+        stated = answer.length
+        # disable=None: silent unless it is looked at.
+        with tqdm(total=stated, desc=address.rsplit("/", 1)[-1], unit="B", unit_scale=True, disable=None) as progress:
+            while chunk := answer.read(2**16):
+                body.write(chunk)
+                progress.update(len(chunk))
+                if body.tell() > _LARGEST_DOWNLOAD:
+                    raise ValueError(f"more than {_LARGEST_DOWNLOAD} bytes came")
+    if stated is not None and body.tell() < stated:
+        raise ValueError(f"the connection ended after {body.tell()} of {stated} bytes")
+    return body.getvalue()
+
+
+def _fault_of(packed: bytes, md5: str) -> str | None:
+    """What is wrong with a downloaded gzip file, or None."""
+    if not packed.startswith(b"\x1f\x8b"):
+        return f"not a gzip file; it begins with {packed[:20]!r}"
+    checksum = hashlib.md5(usedforsecurity=False)
+    try:
+        with gzip.open(io.BytesIO(packed), "rb") as unpacked:
+            size = 0
+            while chunk := unpacked.read(2**20):
+                checksum.update(chunk)
+                size += len(chunk)
+                if size > _LARGEST_UNPACKED:
+                    return f"unpacks to more than {_LARGEST_UNPACKED} bytes"
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        return f"a damaged gzip file ({error})"
+    if checksum.hexdigest() != md5:
+        return f"its content has md5 {checksum.hexdigest()}, expected {md5}"
+    return None
+
+
+def _write_aside(target: Path, content: bytes) -> None:
+    """Write under a name of this process's own, flush, rename: two processes at once leave one whole file."""
+    handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._checks import check_choice, check_int, check_number, describe
-from .digits import default_mnist_folder, find_mnist, procedural_digits, read_idx
+from .digits import default_mnist_folder, find_mnist, read_idx
+from .drawn_digits import procedural_digits
 
 __all__ = ["MovingMNIST", "MovingMNISTFile", "read_moving_mnist_test"]
 
@@ -273,9 +274,7 @@ def _check_canvas(size: int | tuple[int, int], digits: Tensor) -> tuple[int, int
         raise ValueError(f"size must be a whole number or (height, width), got {describe(size)}")
     height, width = (check_int("size", side) for side in sides)
     if height < digits.shape[1] or width < digits.shape[2]:
-        raise ValueError(
-            f"size must be at least the digits' {digits.shape[1]}x{digits.shape[2]}, got {height}x{width}"
-        )
+        raise ValueError(f"size must be at least the digits' {digits.shape[1]}x{digits.shape[2]}, got {height}x{width}")
     return height, width
 
 
