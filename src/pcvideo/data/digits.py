@@ -15,7 +15,7 @@ import io
 import logging
 import math
 import os
-import tempfile
+import secrets
 import urllib.error
 import urllib.request
 import zlib
@@ -190,7 +190,7 @@ def _fetch(address: str, timeout: float) -> bytes:
 
     body = io.BytesIO()
     with urllib.request.urlopen(address, timeout=timeout) as answer:
-        stated = answer.length
+        stated = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
         # disable=None: silent unless it is looked at.
         with tqdm(total=stated, desc=address.rsplit("/", 1)[-1], unit="B", unit_scale=True, disable=None) as progress:
             while chunk := answer.read(2**16):
@@ -225,13 +225,13 @@ def _fault_of(packed: bytes, md5: str) -> str | None:
 
 def _write_aside(target: Path, content: bytes) -> None:
     """Write under a name of this process's own, flush, rename: two processes at once leave one whole file."""
-    handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

@@ -7,13 +7,15 @@ shows. In the standard form two digits move on 64x64 pixels for 20 frames, of wh
 Where we differ from the published generator: its clips come one after the other out of one random stream; here clip i
 depends on (seed, split, i) alone. Each random number is a hash of these and of its own number, so that any clip can be
 made anywhere, alone or in a batch, with the same bits on every device. For the same reason the direction is one of
-65536, read from a table: sines differ between devices in their last bit.
+65536, read from a table.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,20 +88,20 @@ class MovingMNIST(Dataset[Tensor]):
             )
         self.split = check_choice("split", split, tuple(_SPLIT_NUMBER))
         images, self.source = _load_digits(digits, self.split)
-        self.digits = _check_digits(images)
+        self.digits = _check_digits(images, self.source)
         self.size = _check_canvas(size, self.digits)
-        self._steps = _direction_table(self.speed)
-        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        # Made here for every device: sines and division by a number round differently on a GPU.
+        self._steps = self.speed * _direction_table()
+        self._greys = torch.arange(256) / 255
+        self._key = int(_hash(_hash(torch.tensor(self.seed)) + _SPLIT_NUMBER[self.split]))
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.clips
 
     def __getitem__(self, index: int) -> Tensor:
         """Clip `index` (negative ones count from the end), float32 (frames, 1, height, width) in [0, 1]."""
-        number = check_int("index", index, minimum=-self.clips) if abs(index) <= self.clips else index
-        if not -self.clips <= number < self.clips:
-            raise IndexError(f"index must be below the number of clips, {self.clips}, got {index}")
-        return self.batch([number % self.clips])[0]
+        return self.batch([_check_index(index, self.clips)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         """What a `DataLoader` asks for: the clips of a batch, made together."""
@@ -122,42 +124,40 @@ class MovingMNIST(Dataset[Tensor]):
         """
         numbers = _check_indices(indices, self.clips)
         place = numbers.device if device is None else torch.device(device)
-        numbers = numbers.to(place, non_blocking=True)
-        digits, steps = self._tables(place)
-        draws = self._uniforms(numbers)
+        # Apple's GPUs know no float64: their clips are made on the CPU.
+        maker = torch.device("cpu") if place.type == "mps" else place
+        digits, steps, greys = self._tables(maker)
+        draws = self._uniforms(numbers.to(maker, non_blocking=True))
         # Exact: a uniform below 1 times N stays below N in float64.
         chosen = digits[(draws[..., 0] * len(digits)).long()]
         if chosen.dtype == torch.uint8:
-            chosen = chosen.float() / 255
+            chosen = greys[chosen.long()]
         corners = self._corners(draws[..., 1:3], steps[(draws[..., 3] * _DIRECTIONS).long()])
-        return _overlay(chosen, corners, self.size)
+        return _overlay(chosen, corners, self.size).to(place)
 
     def _uniforms(self, numbers: Tensor) -> Tensor:
         """Float64 (B, num_digits, 4) in [0, 1), each the hash of seed, split, clip and its own number."""
-        key = _hash(_hash(torch.tensor(self.seed, device=numbers.device)) + _SPLIT_NUMBER[self.split])
         draw = torch.arange(self.num_digits * _DRAWS_PER_DIGIT, device=numbers.device)
-        bits = _hash(_hash(key + numbers)[:, None] + draw)
+        bits = _hash(_hash(numbers + self._key)[:, None] + draw)
         # The upper 53 bits fill a float64's mantissa.
         return (_shift_right(bits, 11).double() * 2.0**-53).unflatten(1, (self.num_digits, _DRAWS_PER_DIGIT))
 
     def _corners(self, position: Tensor, velocity: Tensor) -> Tensor:
         """Upper left corners, int64 (B, frames, num_digits, 2) as (row, column); moves before the first frame."""
-        height, width = self.digits.shape[1:]
-        free = torch.tensor([self.size[0] - height, self.size[1] - width], device=position.device)
+        free_height, free_width = (side - digit for side, digit in zip(self.size, self.digits.shape[1:], strict=True))
         path = []
         for _ in range(self.frames):
             moved = position + velocity
             position = moved.clamp(0.0, 1.0)
             velocity = torch.where((moved <= 0) | (moved >= 1), -velocity, velocity)
             path.append(position)
-        return (torch.stack(path, 1) * free).long()
+        rows, columns = torch.stack(path, 1).unbind(-1)
+        return torch.stack([rows * free_height, columns * free_width], -1).long()
 
-    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Digits and steps on `device`, brought there once."""
-        if device.type == "cpu":
-            return self.digits, self._steps
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Digits, steps and grey values on `device`, brought there once."""
         if device not in self._on_device:
-            self._on_device[device] = (self.digits.to(device), self._steps.to(device))
+            self._on_device[device] = (self.digits.to(device), self._steps.to(device), self._greys.to(device))
         return self._on_device[device]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,10 +183,11 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def _direction_table(speed: float) -> Tensor:
-    """Float64 (directions, 2): the step (row, column) per frame in each direction."""
+@functools.cache
+def _direction_table() -> Tensor:
+    """Float64 (directions, 2): the unit vector (row, column) of each direction."""
     angles = [2 * math.pi * number / _DIRECTIONS for number in range(_DIRECTIONS)]
-    return speed * torch.tensor([[math.sin(angle), math.cos(angle)] for angle in angles], dtype=torch.float64)
+    return torch.tensor([[math.sin(angle), math.cos(angle)] for angle in angles], dtype=torch.float64)
 
 
 def _overlay(digits: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
@@ -206,12 +207,26 @@ def _overlay(digits: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
     return canvas.view(B, T, 1, height, width)
 
 
+def _check_index(index: Any, clips: int) -> int:
+    """`index` as a clip number in [0, clips); negative ones count from the end."""
+    if isinstance(index, slice):
+        raise TypeError("index must be one whole number; batch(range(start, stop)) takes several")
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise TypeError(f"index must be one whole number, got {describe(index)}") from error
+    if not -clips <= number < clips:
+        raise IndexError(f"index must lie in [0, {clips}), or in [-{clips}, -1] from the end, got {number}")
+    return number % clips
+
+
 def _check_indices(indices: Tensor | Sequence[int], clips: int) -> Tensor:
-    numbers = indices if isinstance(indices, Tensor) else torch.as_tensor(list(indices))
+    """`indices` as an int64 row (B,), each in [0, clips)."""
+    numbers = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
     if numbers.ndim != 1 or numbers.numel() == 0:
-        raise ValueError(f"indices must be a row (B,) of at least one clip number, got {describe(numbers)}")
+        raise ValueError(f"indices must be a row (B,) of at least one clip number, got {describe(indices)}")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
-        raise TypeError(f"indices must be whole numbers, got {describe(numbers)}")
+        raise TypeError(f"indices must be whole numbers, got {describe(indices)}")
     if numbers.device.type == "cpu":
         low, high = (int(end) for end in torch.aminmax(numbers))
         if low < 0 or high >= clips:
@@ -248,16 +263,25 @@ def _load_digits(digits: str | os.PathLike[str] | np.ndarray | Tensor | None, sp
     return procedural_digits(seed=_SPLIT_NUMBER[split]), "procedural digits"
 
 
-def _check_digits(images: Any) -> Tensor:
+def _check_digits(images: Any, source: str) -> Tensor:
+    """A copy of `images` as uint8, or as float32 in [0, 1]."""
     if not isinstance(images, (np.ndarray, Tensor)):
         raise TypeError(f"digits must be None, a path, an array or a tensor (N, h, w), got {describe(images)}")
-    digits = torch.as_tensor(images).detach().cpu()
-    if digits.ndim != 3 or digits.numel() == 0:
-        raise ValueError(f"digits must be (N, h, w) with at least one image, got {describe(images)}")
-    if digits.dtype == torch.uint8:
-        return digits.contiguous()
-    if not digits.is_floating_point():
+    if images.ndim != 3 or 0 in images.shape:
+        raise ValueError(
+            f"digits must be (N, h, w) with at least one image, got {describe(images)} from {source}; "
+            f"images of one channel lose it with digits[:, 0]"
+        )
+    if isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating):
+        digits = torch.from_numpy(images.astype(np.float32))
+    elif isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        digits = torch.from_numpy(images.copy())
+    elif isinstance(images, Tensor) and (images.is_floating_point() or images.dtype == torch.uint8):
+        digits = images.detach().to("cpu", torch.float32 if images.is_floating_point() else torch.uint8, copy=True)
+    else:
         raise TypeError(f"digits must be uint8, or float in [0, 1], got {describe(images)}")
+    if digits.dtype == torch.uint8:
+        return digits
     low, high = torch.aminmax(digits)
     # NaN fails both comparisons.
     if not (low >= 0 and high <= 1):
@@ -265,7 +289,7 @@ def _check_digits(images: Any) -> Tensor:
             f"digits must lie in [0, 1] when float, got values in [{float(low):.4g}, {float(high):.4g}]; "
             f"divide by 255, or give uint8"
         )
-    return digits.float().contiguous()
+    return digits
 
 
 def _check_canvas(size: int | tuple[int, int], digits: Tensor) -> tuple[int, int]:
@@ -279,36 +303,52 @@ def _check_canvas(size: int | tuple[int, int], digits: Tensor) -> tuple[int, int
 
 
 class MovingMNISTFile(Dataset[Tensor]):
-    """The standard test file `mnist_test_seq.npy`, left on disk: `dataset[i]` is a float32 clip (T, 1, H, W)."""
+    """The standard test clips, left on disk: `dataset[i]` is a float32 clip (20, 1, 64, 64) in [0, 1].
+
+    Args:
+        path: `mnist_test_seq.npy` of Srivastava et al., uint8 (20, N, 64, 64), time first.
+
+    Attributes:
+        source: in words, where the clips come from.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no .npy file, is cut short, or holds another shape or type.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.source = f"{self.path.name} (file)"
         self._frames = _open_sequences(self.path)
 
     def __len__(self) -> int:
         return self._frames.shape[1]
 
     def __getitem__(self, index: int) -> Tensor:
-        """Clip `index`, float32 (T, 1, H, W) in [0, 1]."""
-        clip = torch.from_numpy(np.array(self._frames[:, index]))
-        return clip[:, None].float() / 255
+        """Clip `index` (negative ones count from the end), float32 (20, 1, 64, 64) in [0, 1]."""
+        return self.batch([_check_index(index, len(self))])[0]
+
+    def batch(self, indices: Tensor | Sequence[int], device: torch.device | str | None = None) -> Tensor:
+        """The clips `indices` (B,) as float32 (B, 20, 1, 64, 64) in [0, 1] on `device` (None: the CPU).
+
+        Raises:
+            TypeError, ValueError: `indices` is not a row of at least one whole number.
+            IndexError: an index out of range.
+        """
+        numbers = _check_indices(indices.cpu() if isinstance(indices, Tensor) else indices, len(self))
+        clips = torch.from_numpy(self._frames[:, numbers.numpy()]).transpose(0, 1)
+        return (clips[:, :, None].float() / 255).to(device)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The file is opened again in the worker, instead of sending its content there.
+        # A worker opens the file again, instead of being sent its content.
         return {"path": self.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path = state["path"]
-        self._frames = _open_sequences(self.path)
+        MovingMNISTFile.__init__(self, state["path"])
 
 
 def read_moving_mnist_test(path: str | os.PathLike[str]) -> MovingMNISTFile:
-    """Open `mnist_test_seq.npy`: uint8 (20, N, 64, 64), time first, 10000 clips in the published file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a .npy file, or of another shape or type.
-    """
+    """Open the standard `mnist_test_seq.npy`; see `MovingMNISTFile`."""
     return MovingMNISTFile(path)
 
 
