@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame metrics, protocols that fix every choice in them, and exact accumulation per step of the horizon.
+
+`lpips` here is the function; the `LPIPS` class keeps a network of its own.
+"""
+
+from __future__ import annotations
+
+from pcvideo.metrics._errors import FrameTooSmall, MetricUnavailable
+from pcvideo.metrics.baselines import BASELINES, black, copy_last
+from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns
+from pcvideo.metrics.lpips import LPIPS, lpips
+from pcvideo.metrics.per_step import PerStep, evaluate_frames
+from pcvideo.metrics.protocols import PROTOCOLS, Metric, Protocol, get_protocol
+
+__all__ = [
+    "BASELINES",
+    "LPIPS",
+    "PROTOCOLS",
+    "FrameTooSmall",
+    "Metric",
+    "MetricUnavailable",
+    "PerStep",
+    "Protocol",
+    "black",
+    "copy_last",
+    "evaluate_frames",
+    "get_protocol",
+    "lpips",
+    "mae",
+    "mae_mean",
+    "mse",
+    "mse_mean",
+    "psnr",
+    "ssim",
+    "ssim_columns",
+]

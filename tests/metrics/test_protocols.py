@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protocols against scikit-image called as each of them calls it, and the baselines."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from pcvideo.metrics import BASELINES, LPIPS, PROTOCOLS, black, copy_last, evaluate_frames, get_protocol
+
+# The attribute pcvideo.metrics.lpips is the function.
+lpips_module = importlib.import_module("pcvideo.metrics.lpips")
+
+
+@pytest.fixture
+def clips():
+    """Dark frames with two bright boxes, and a prediction that is off by noise and overshoots both ends."""
+    generator = np.random.default_rng(0)
+    target = np.zeros((2, 3, 1, 32, 32))
+    target[..., 4:12, 6:14] = 1
+    target[..., 18:26, 15:29] = 0.7
+    prediction = target + 0.05 * generator.standard_normal(target.shape)
+    return torch.from_numpy(prediction), torch.from_numpy(target)
+
+
+def frame_mean(metric, prediction, target):
+    pairs = zip(prediction.flatten(0, 1).numpy(), target.flatten(0, 1).numpy(), strict=True)
+    return np.mean([metric(p, t) for p, t in pairs])
+
+
+def squared(p, t):
+    return ((p - t) ** 2).sum()
+
+
+def absolute(p, t):
+    return np.abs(p - t).sum()
+
+
+def psnr(p, t):
+    return peak_signal_noise_ratio(t, p, data_range=1.0)
+
+
+def skimage_ssim(**options):
+    return lambda p, t: structural_similarity(p, t, channel_axis=0, **options)
+
+
+GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "is_clamped", "oracle"),
+    [
+        ("standard", "mse", True, squared),
+        ("standard", "mae", True, absolute),
+        ("standard", "psnr", True, psnr),
+        ("standard", "ssim", True, skimage_ssim(data_range=1.0, **GAUSSIAN)),
+        ("mspn", "mse", False, squared),
+        ("mspn", "psnr", False, psnr),
+        ("mspn", "ssim", False, skimage_ssim(data_range=1.0)),
+        ("openstl", "mse", False, squared),
+        ("openstl", "mae", False, absolute),
+        ("openstl", "psnr", True, psnr),
+        ("openstl", "ssim", True, skimage_ssim(data_range=2.0)),
+    ],
+)
+def test_each_protocol_computes_what_it_says(protocol, metric, is_clamped, oracle, clips):
+    prediction, target = clips
+    ours = get_protocol(protocol).metrics[metric](prediction, target).mean().item()
+    expected = frame_mean(oracle, prediction.clamp(0, 1) if is_clamped else prediction, target)
+    assert ours == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_same_pair_scores_differently_in_each_protocol(clips):
+    scores = [get_protocol(name).metrics["ssim"](*clips).mean().item() for name in ("standard", "mspn", "openstl")]
+    assert min(abs(a - b) for a, b in [scores[:2], scores[1:], scores[::2]]) > 0.01
+    assert max(scores) - min(scores) > 0.05
+
+
+def test_lpips_times_100_is_named_so_and_is_100_times_the_distance(clips, monkeypatch):
+    def distance(first, second):
+        return (first - second).abs().mean((1, 2, 3))
+
+    monkeypatch.setattr(lpips_module, "_shared", {"alex": LPIPS(network=distance)})
+    plain = PROTOCOLS["openstl"].metrics["lpips"](clips[0].clamp(0, 1), clips[1])
+    scaled = PROTOCOLS["mspn"].metrics["lpips_x100"](clips[0].clamp(0, 1), clips[1])
+    # Rescaling to [-1, 1] doubles every difference.
+    expected = 2 * (clips[0].clamp(0, 1) - clips[1]).abs().mean((2, 3, 4))
+    torch.testing.assert_close(plain, expected)
+    torch.testing.assert_close(scaled, 100 * expected)
+
+
+def test_a_misspelt_protocol_gets_the_nearest_name_and_an_object_is_handed_through():
+    with pytest.raises(ValueError, match="did you mean 'openstl'"):
+        get_protocol("openslt")
+    assert get_protocol(PROTOCOLS["mspn"]) is PROTOCOLS["mspn"]
+
+
+def test_every_protocol_reports_every_metric_or_its_reason(clips, monkeypatch, tmp_path):
+    monkeypatch.setenv("PCVIDEO_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(lpips_module, "_shared", {})
+    for name, protocol in PROTOCOLS.items():
+        report = evaluate_frames(*clips, name)
+        assert report["protocol"] == name
+        assert list(report["metrics"]) == list(protocol.metrics)
+        missing = [metric for metric, figures in report["metrics"].items() if figures is None]
+        assert missing == list(report["unavailable"]) == [metric for metric in protocol.metrics if "lpips" in metric]
+
+
+def test_copy_last_repeats_the_last_frame_and_black_is_zero():
+    context = torch.rand(2, 4, 3, 5, 6)
+    assert copy_last(context, 7).shape == black(context, 7).shape == (2, 7, 3, 5, 6)
+    for step in range(7):
+        assert torch.equal(copy_last(context, 7)[:, step], context[:, 3])
+    assert black(context, 7).abs().sum() == 0
+    assert set(BASELINES) == {"copy_last", "black"}
+
+
+@pytest.mark.parametrize("horizon", [0, -1, 2.5, True])
+def test_a_horizon_that_is_no_count_is_refused(horizon):
+    for baseline in BASELINES.values():
+        with pytest.raises((TypeError, ValueError), match="horizon must be a whole number of at least 1"):
+            baseline(torch.rand(1, 2, 1, 4, 4), horizon)
+
+
+def test_a_baseline_without_a_context_frame_is_refused():
+    with pytest.raises(ValueError, match="at least one frame"):
+        copy_last(torch.rand(1, 0, 1, 4, 4), 2)
+    with pytest.raises(ValueError, match=r"\(B, T, C, H, W\)"):
+        black(torch.rand(2, 1, 4, 4), 2)
