@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -58,7 +59,7 @@ def check_number(name: str, value: Any, *, minimum: float | None = None, maximum
     number = float(value)
     too_low = minimum is not None and not number >= minimum
     too_high = maximum is not None and not number <= maximum
-    if number != number or abs(number) == float("inf") or too_low or too_high:
+    if not math.isfinite(number) or too_low or too_high:
         low = "-inf" if minimum is None else minimum
         high = "inf" if maximum is None else maximum
         raise ValueError(f"{name} must be a finite number in [{low}, {high}], got {number}")

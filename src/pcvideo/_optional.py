@@ -24,7 +24,7 @@ def require(module: str, *, extra: str | None = None, purpose: str) -> ModuleTyp
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
+        package = module.split(".", maxsplit=1)[0]
         target = f'"pcvideo[{extra}]"' if extra else package
         raise ImportError(f"{package} is needed for {purpose}: pip install {target} ({error})") from error
     except RuntimeError as error:

@@ -6,11 +6,11 @@ from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
 from pcvideo.layers.resample import Downsample, Upsample
 
 __all__ = [
-    "Upsample",
+    "Downsample",
     "EDLSTMCell",
     "EncoderDecoder",
     "EncoderLSTMDecoderCell",
-    "Downsample",
     "LSTMState",
     "ResidualBlock",
+    "Upsample",
 ]

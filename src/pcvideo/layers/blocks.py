@@ -7,6 +7,7 @@ The published U-Net also creates a scalar and a last merge convolution that no f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +72,14 @@ class EncoderDecoder(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        down = list(zip(channels[:-1], channels[1:], strict=True))
+        down = list(pairwise(channels))
         up = [(coarse, fine) for fine, coarse in reversed(down)]
         self.stride = 2 ** len(down)
         self.stem = nn.Conv2d(in_channels, channels[0], 5, padding=2)
         self.encoders = nn.ModuleList(
-            nn.Sequential(ResidualBlock(fine, coarse, norm=norm), nn.MaxPool2d(2), ResidualBlock(coarse, coarse, norm=norm))
+            nn.Sequential(
+                ResidualBlock(fine, coarse, norm=norm), nn.MaxPool2d(2), ResidualBlock(coarse, coarse, norm=norm)
+            )
             for fine, coarse in down
         )
         self.merge_latent = (

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pcvideo._checks import check_choice
 
-__all__ = ["Upsample", "Downsample"]
+__all__ = ["Downsample", "Upsample"]
 
 
 class Downsample(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcvideo._checks import check_choice, check_int
-from pcvideo.layers import Upsample, EDLSTMCell, EncoderLSTMDecoderCell, Downsample
+from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, Upsample
 from pcvideo.models._base import Predictor
 from pcvideo.ops import split_error
 
@@ -69,7 +69,8 @@ class MultiScalePredictor(Predictor):
         self.upsample = Upsample(align_corners=True) if upsample is None else upsample
         self.patch = check_int("patch", patch)
         self.residual = residual
-        self.size_multiple = max(patch * int(cell.stride) * 2**level for level, cell in enumerate(self.cells))
+        strides: Sequence[Any] = [cell.stride for cell in cells]
+        self.size_multiple = max(patch * stride * 2**level for level, stride in enumerate(strides))
 
     @staticmethod
     def level_channels(level: int, levels: int, in_channels: int, patch: int = 1) -> int:
@@ -87,9 +88,8 @@ class MultiScalePredictor(Predictor):
     def init_state(self, like: Tensor) -> MultiScaleState:
         """The state before the first frame, holding its anticipation; `like` (B, C, H, W) gives size and dtype."""
         zeros = self.targets(torch.zeros_like(like))
-        states = tuple(
-            cell.init_state(self._to_patches(zero)) for cell, zero in zip(self.cells, zeros, strict=True)
-        )
+        cells: Sequence[Any] = list(self.cells)
+        states = tuple(cell.init_state(self._to_patches(zero)) for cell, zero in zip(cells, zeros, strict=True))
         return self._anticipate([split_error(zero, zero) for zero in zeros], states, zeros)
 
     def step(self, frame: Tensor | None, state: MultiScaleState) -> tuple[tuple[Tensor, ...], MultiScaleState]:
@@ -187,7 +187,11 @@ class MSPN(MultiScalePredictor):
             image_channels = in_channels * patch**2
             if cell == "encoder_lstm_decoder":
                 return EncoderLSTMDecoderCell(
-                    in_channels=seen, image_channels=image_channels, channels=own, norm=norm, align_corners=align_corners
+                    in_channels=seen,
+                    image_channels=image_channels,
+                    channels=own,
+                    norm=norm,
+                    align_corners=align_corners,
                 )
             return EDLSTMCell(
                 in_channels=seen,
