@@ -1,8 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predict what a video shows next: predictive-coding networks in PyTorch, with weights that load."""
+"""Predict what a video shows next: predictive-coding networks in PyTorch, with weights that load.
 
+model = pcvideo.from_pretrained("mspn-moving-mnist")
+future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in [0, 1]
+"""
+
+from pcvideo import data, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
 from pcvideo._version import __version__
+from pcvideo.hub import from_pretrained, list_models
 from pcvideo.layers import EDLSTMCell
 from pcvideo.models import MSPN, MultiScalePredictor
+from pcvideo.training import Trainer
 
-__all__ = ["MSPN", "EDLSTMCell", "MultiScalePredictor", "__version__"]
+__all__ = [
+    "MSPN",
+    "EDLSTMCell",
+    "MultiScalePredictor",
+    "Trainer",
+    "__version__",
+    "data",
+    "from_pretrained",
+    "hub",
+    "layers",
+    "list_models",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "rollout",
+    "training",
+    "video_io",
+    "viz",
+]
