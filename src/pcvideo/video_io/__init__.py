@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames in, frames out: clips from videos, GIFs, folders of pictures, arrays and tensors; clips to MP4, GIF and PNG.
+
+Decoding is PyAV's, pictures are Pillow's; both are imported on first use. What had to be repaired, turned upright or
+left out is told in `Clip.notes`; what can't be read is a `VideoError` that names the file and the mend.
+"""
+
+from pcvideo.video_io.convert import VideoError, resize_frames, to_clip_tensor, to_grey
+from pcvideo.video_io.pictures import PICTURE_SUFFIXES, natural_key
+from pcvideo.video_io.read import (
+    VIDEO_SUFFIXES,
+    Clip,
+    FrameSource,
+    VideoInfo,
+    iter_frames,
+    open_source,
+    probe,
+    read_clip,
+    read_window,
+)
+from pcvideo.video_io.write import write_frames, write_gif, write_video
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "FrameSource",
+    "VideoError",
+    "VideoInfo",
+    "iter_frames",
+    "natural_key",
+    "open_source",
+    "probe",
+    "read_clip",
+    "read_window",
+    "resize_frames",
+    "to_clip_tensor",
+    "to_grey",
+    "write_frames",
+    "write_gif",
+    "write_video",
+]
