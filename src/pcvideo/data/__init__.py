@@ -1,16 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips to train and evaluate on."""
 
+from .clips import ClipDataset, TensorClips, Window, cut_windows
 from .digits import MNIST_MIRRORS, download_mnist, find_mnist, read_idx
 from .drawn_digits import procedural_digits
+from .frame_folders import FrameFolder
 from .moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
+from .transforms import (
+    CenterCrop,
+    Compose,
+    HorizontalFlip,
+    RandomCrop,
+    Resize,
+    TimeReverse,
+    ToGrey,
+    VerticalFlip,
+)
+from .video_files import VideoFolder, open_clips
 
 __all__ = [
     "MNIST_MIRRORS",
+    "CenterCrop",
+    "ClipDataset",
+    "Compose",
+    "FrameFolder",
+    "HorizontalFlip",
     "MovingMNIST",
     "MovingMNISTFile",
+    "RandomCrop",
+    "Resize",
+    "TensorClips",
+    "TimeReverse",
+    "ToGrey",
+    "VerticalFlip",
+    "VideoFolder",
+    "Window",
+    "cut_windows",
     "download_mnist",
     "find_mnist",
+    "open_clips",
     "procedural_digits",
     "read_idx",
     "read_moving_mnist_test",

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms of clips, against numpy; every random draw is made once per clip."""
+
+import numpy as np
+import pytest
+import torch
+
+from pcvideo.data import CenterCrop, Compose, HorizontalFlip, RandomCrop, Resize, TimeReverse, ToGrey, VerticalFlip
+
+
+@pytest.fixture
+def clip():
+    return torch.rand(5, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_center_crop_keeps_the_middle(clip):
+    assert torch.equal(CenterCrop((6, 10))(clip, seeded()), clip[:, :, 3:9, 3:13])
+
+
+def test_flips_and_reversal_turn_their_own_axis(clip):
+    array = clip.numpy()
+    for transform, axis in ((HorizontalFlip(1), 3), (VerticalFlip(1), 2), (TimeReverse(1), 0)):
+        np.testing.assert_array_equal(transform(clip, seeded()).numpy(), np.flip(array, axis))
+        assert torch.equal(type(transform)(0)(clip, seeded()), clip)
+
+
+def test_a_flip_happens_as_often_as_its_probability_says(clip):
+    generator = seeded()
+    flipped = sum(not torch.equal(HorizontalFlip(0.3)(clip, generator), clip) for _ in range(1000))
+    # Three standard deviations of a binomial are 43.
+    assert abs(flipped - 300) < 45
+
+
+def test_a_random_crop_cuts_all_frames_at_one_place_and_reaches_every_place(clip):
+    places = np.arange(12 * 16, dtype=np.float32).reshape(1, 1, 12, 16) / 192
+    marked = torch.from_numpy(np.repeat(places, 5, axis=0))
+    seen = set()
+    generator = seeded()
+    for _ in range(300):
+        crop = RandomCrop((10, 13))(marked, generator)
+        assert crop.shape == (5, 1, 10, 13)
+        assert torch.equal(crop, crop[:1].expand_as(crop))
+        corner = round(float(crop[0, 0, 0, 0]) * 192)
+        seen.add((corner // 16, corner % 16))
+    assert seen == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_resizing_gives_the_size_and_keeps_a_flat_clip_flat(clip):
+    assert Resize((7, 9))(clip, seeded()).shape == (5, 3, 7, 9)
+    flat = torch.full((2, 1, 12, 16), 0.25)
+    torch.testing.assert_close(Resize((24, 8))(flat), torch.full((2, 1, 24, 8), 0.25))
+
+
+def test_halving_a_ramp_gives_the_ramp_of_half_the_length():
+    """A triangle of weights 1 3 3 1 over eight around the middle of two pixels; a straight line is kept by it."""
+    ramp = (torch.arange(16.0) / 16).expand(1, 1, 4, 16)
+    half = Resize((4, 8))(ramp)[0, 0, 0]
+    expected = (torch.arange(8.0) * 2 + 0.5) / 16
+    torch.testing.assert_close(half[1:-1], expected[1:-1])
+
+
+def test_grey_is_one_channel_of_luma(clip):
+    red, green, blue = clip.unbind(1)
+    torch.testing.assert_close(ToGrey()(clip)[:, 0], 0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def test_composed_transforms_run_in_order_and_share_the_draws(clip):
+    both = Compose([RandomCrop((8, 8)), HorizontalFlip(0.5)])
+    generator = seeded(3)
+    expected = HorizontalFlip(0.5)(RandomCrop((8, 8))(clip, generator), generator)
+    assert torch.equal(both(clip, seeded(3)), expected)
+
+
+def test_what_does_not_fit_is_refused(clip):
+    with pytest.raises(ValueError, match="13x4 does not fit into frames of 12x16"):
+        RandomCrop((13, 4))(clip, seeded())
+    with pytest.raises(ValueError, match="p must be"):
+        HorizontalFlip(1.5)
+    with pytest.raises(TypeError, match="size"):
+        Resize(64)
+    with pytest.raises(TypeError, match=r"transforms\[1\]"):
+        Compose([ToGrey(), 3])
