@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks share: interleaved ratios, peak memory of a fresh process, and the machine in words."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import resource
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.benchmark import Timer
+
+__all__ = ["interleaved", "machine", "peak_memory", "print_table", "ratios"]
+
+
+def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every variant, one after the other in each round, after one warm-up each."""
+    timers = {
+        name: Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+        for name, run in variants.items()
+    }
+    for timer in timers.values():
+        timer.timeit(1)
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            seconds[name].append(timer.timeit(1).mean)
+    return seconds
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, tuple[float, float, float]]:
+    """For each variant, how many times as fast as the baseline: median, lowest and highest over the rounds."""
+    result = {}
+    for name, values in seconds.items():
+        quotients = [base / value for base, value in zip(seconds[baseline], values, strict=True)]
+        result[name] = (statistics.median(quotients), min(quotients), max(quotients))
+    return result
+
+
+def peak_memory(run: Callable[..., None], *arguments: object) -> float:
+    """MiB by which `run(*arguments)` raised the peak memory of a fresh process above what it held before.
+
+    `run` is given a function as its first argument, to call once everything is set up that doesn't count.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (run, *arguments))
+
+
+def _peak(run: Callable[..., None], *arguments: object) -> float:
+    before: list[int] = []
+
+    def start() -> None:
+        before.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    run(start, *arguments)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before[-1]) / 1024
+
+
+def machine() -> str:
+    """Processor, threads, and versions."""
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        processor = lines[0] if lines else processor
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (
+        f"{processor}{gpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A Markdown table."""
+    print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
