@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pins docs/conventions.md: each sentence in bold there is run here, under the same words."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Pins the section on metrics of docs/conventions.md; `test_conventions.py` pins the rest and compares the sentences."""
+# SPDX-License-Identifier: Apache-2.0
+"""Pins the metrics of docs/conventions.md; `test_conventions.py` pins the rest and compares the sentences."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports run downward only; read from the syntax tree of every file, inside functions and under TYPE_CHECKING too.
 
-The two tables below are those of docs/architecture.md.
+The tables below are that of docs/architecture.md, which is compared with them.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "pcvideo"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "pcvideo"
 
 # "_" is every module of the ground but `_hub_client`.
 FLOORS = {
@@ -57,7 +60,7 @@ class Import(NamedTuple):
 
 
 class ImportReader(ast.NodeVisitor):
-    """Collects a module's imports, `import_module("...")` and `require("...")` with a literal name among them."""
+    """Collects a module's imports; `import_module`, `run_module` and `require` with a literal name count too."""
 
     def __init__(self, module: str, is_package: bool, known: set[str]) -> None:
         self.package = module if is_package else module.rpartition(".")[0]
@@ -100,7 +103,7 @@ class ImportReader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = ast.unparse(node.func).rpartition(".")[2]
-        if name in {"import_module", "__import__", "require"} and node.args:
+        if name in {"import_module", "__import__", "require", "run_module"} and node.args:
             target = node.args[0]
             if isinstance(target, ast.Constant) and isinstance(target.value, str):
                 self.add(target.value, node)
@@ -124,6 +127,8 @@ def read_imports(root: Path) -> Iterator[tuple[Path, str, list[Import]]]:
 def room_of(module: str) -> str:
     """The room of a dotted name of ours; "" is the package itself."""
     first = module.split(".")[1] if "." in module else ""
+    if first == "__main__":
+        return "cli"
     return "_" if first.startswith("_") and first not in FLOORS else first
 
 
@@ -209,6 +214,16 @@ def test_the_table_itself_only_points_downward() -> None:
         assert all(FLOORS[other] < FLOORS[room] for other in others), room
 
 
+def test_the_page_on_the_architecture_has_the_same_table() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    found: dict[str, tuple[int, set[str]]] = {}
+    for floor, rooms, others in re.findall(r"^\| ([1-5]) \| (.+?) \| (.+) \|$", page, re.MULTILINE):
+        for room in set(re.findall(r"`(\w+)`", rooms)):
+            found[room] = int(floor), set(re.findall(r"`(\w+)`", others))
+    assert found.pop("cli")[0] == FLOORS["cli"]
+    assert found == {room: (FLOORS[room], MAY_IMPORT[room]) for room in FLOORS if 0 < FLOORS[room] < FLOORS["cli"]}
+
+
 PLANTED = {
     "upward": ("layers/a.py", "from pcvideo.models.mspn import MSPN", "layers may not import models"),
     "upward from the ground": ("_b.py", "import pcvideo.rollout", "_ may not import rollout"),
@@ -267,6 +282,7 @@ ALLOWED = {
     "heavy for types": ("viz/a.py", "import typing\nif typing.TYPE_CHECKING:\n    from PIL import Image"),
     "light": ("metrics/a.py", "import math, torch\nimport numpy as np\nfrom einops import rearrange"),
     "everything in the command line": ("cli/a.py", "import pcvideo\nfrom pcvideo import models, training, hub, _files"),
+    "the command line as a module": ("__main__.py", "from pcvideo.cli.main import main"),
     "transport": ("_hub_client.py", "def f():\n    import huggingface_hub"),
 }
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import pcvideo` is quick, silent and leaves everything as it was; each measured in an interpreter of its own."""
 
 from __future__ import annotations
