@@ -5,7 +5,8 @@ from pcvideo.training.checkpoint import newest_checkpoint
 from pcvideo.training.schedules import learning_rate_factor
 from pcvideo.training.signals import TrainingStopped
 from pcvideo.training.strategies import SelfFeeding, Strategy, TeacherForced
-from pcvideo.training.trainer import Trainer, Validation
+from pcvideo.training.trainer import Trainer
+from pcvideo.training.validation import Validation
 
 __all__ = [
     "SelfFeeding",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,51 +11,98 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ["epoch_batches", "load_batches", "train_batches"]
+from pcvideo._checks import check_clip, describe
+
+__all__ = ["check_clips", "epoch_batches", "load_batches", "train_batches"]
+
+
+def check_clips(name: str, clips: Any, *, length: int, model: Any, minimum: int = 1) -> None:
+    """Refuse, before the first step, a data set that would fail at it or at the first validation; loads one clip.
+
+    Args:
+        name: of the argument, for the message.
+        clips: the data set.
+        length: frames that a clip must have at least.
+        model: its `in_channels` and `size_multiple`, where it has them, say what a frame must be.
+        minimum: clips that there must be at least.
+
+    Raises:
+        TypeError: it has no length or no clips of float tensors.
+        ValueError: it is too small, or its first clip is too short, or of another shape.
+    """
+    if not hasattr(clips, "__len__") or not (hasattr(clips, "__getitem__") or hasattr(clips, "batch")):
+        raise TypeError(
+            f"{name} must be a data set with a length, whose items are clips (T, C, H, W), got {describe(clips)}"
+        )
+    if len(clips) == 0:
+        raise ValueError(f"{name} is empty; look whether its folder holds clips of at least {length} frames")
+    if len(clips) < minimum:
+        raise ValueError(
+            f"batch_size={minimum} is more than the {len(clips)} clips of {name}; take a smaller batch, or cut more "
+            f"windows from the videos with a smaller stride"
+        )
+    first = clips.batch([0], device="cpu")[0] if hasattr(clips, "batch") else clips[0]
+    if not isinstance(first, Tensor) or first.ndim != 4:
+        raise TypeError(f"{name}[0] must be a clip, a float tensor (T, C, H, W), got {describe(first)}")
+    if first.shape[0] < length:
+        raise ValueError(
+            f"{name} must hold clips of context + horizon = {length} frames at least, got {first.shape[0]}; cut longer "
+            f"clips or turn one of the two down"
+        )
+    channels = getattr(model, "in_channels", first.shape[1])
+    check_clip(f"{name}[:1]", first[None], channels=channels, multiple=getattr(model, "size_multiple", 1))
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """The indices of every batch of an epoch, in a random order; an incomplete last batch waits for the next epoch.
-
-    Raises:
-        ValueError: there are fewer clips than one batch takes.
-    """
-    if count < batch_size:
-        raise ValueError(
-            f"batch_size={batch_size} is more than the {count} training clips there are; take a smaller batch, or cut "
-            f"more windows from the videos with a smaller stride"
-        )
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    """The indices of every batch of an epoch, in a random order; what doesn't fill a last batch is left out."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     order = torch.randperm(count, generator=generator).tolist()
     return [order[start : start + batch_size] for start in range(0, count - batch_size + 1, batch_size)]
 
 
 def train_batches(
     clips: Any, batch_size: int, *, seed: int, step: int, device: torch.device, num_workers: int = 0
-) -> Iterator[Tensor]:
-    """The batches (B, T, C, H, W) from `step` on, without an end, on the device.
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The indices and the clips (B, T, C, H, W) of every batch from `step` on, without an end, on the device.
 
-    A data set with `batch(indices, device)` makes whole batches itself, where they are needed; any other goes through
-    PyTorch's DataLoader. `clips.set_epoch(epoch)` is called where there is one.
+    `clips.set_epoch(epoch)` is called where there is one. There must be at least `batch_size` clips.
     """
-    per_epoch = len(clips) // batch_size
-    epoch, skip = divmod(step, per_epoch) if per_epoch else (0, 0)
+    epoch, skip = divmod(step, len(clips) // batch_size)
     while True:
         indices = epoch_batches(len(clips), batch_size, seed=seed, epoch=epoch)[skip:]
         if hasattr(clips, "set_epoch"):
             clips.set_epoch(epoch)
-        yield from load_batches(clips, indices, device=device, num_workers=num_workers)
+        yield from load_batches(clips, indices, device=device, num_workers=num_workers, seed=seed + step + epoch)
         epoch, skip = epoch + 1, 0
 
 
 def load_batches(
-    clips: Any, indices: list[list[int]], *, device: torch.device, num_workers: int = 0
-) -> Iterator[Tensor]:
-    """The batches of the given indices, on the device."""
+    clips: Any, indices: list[list[int]], *, device: torch.device, num_workers: int = 0, seed: int = 0
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The given indices, each with its batch on the device.
+
+    A data set with `batch(indices, device)` makes whole batches itself, where they are needed; any other goes through
+    PyTorch's DataLoader. `seed` is that of the workers' own random numbers; clips that shall not depend on the number
+    of workers draw theirs from (seed, epoch, index), as those of `pcvideo.data` do.
+    """
     if hasattr(clips, "batch"):
         for batch in indices:
-            yield clips.batch(batch, device=device)
+            yield batch, clips.batch(batch, device=device)
         return
-    loader = DataLoader(clips, batch_sampler=indices, num_workers=num_workers, pin_memory=device.type == "cuda")
-    for batch in loader:
-        yield batch.to(device, non_blocking=True)
+    loader = DataLoader(
+        clips,
+        batch_sampler=indices,
+        num_workers=num_workers,
+        worker_init_fn=_leave_process_group,
+        pin_memory=device.type == "cuda",
+        # Its own, or each new loader would draw from the generator that the model's randomness comes from.
+        generator=torch.Generator().manual_seed(seed % 2**63),
+    )
+    for batch, loaded in zip(indices, loader, strict=True):
+        yield batch, loaded.to(device, non_blocking=True)
+
+
+def _leave_process_group(worker: int) -> None:
+    """Keep signals to the whole group (Ctrl-C in a terminal) from workers: their death would disturb the last save."""
+    if os.name == "posix":
+        os.setpgrp()

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from pcvideo import _files
+
 __all__ = ["RunLog"]
 
+VALIDATION = "validation/"
 _COLUMNS = ("step", "name", "value")
 
 
@@ -19,41 +22,51 @@ class RunLog:
     Args:
         folder: the run folder.
         step: the step that the run goes on from.
+        validated: the last step whose validation counts; later ones are made and written again.
         tensorboard: write event files too where tensorboard is installed.
     """
 
-    def __init__(self, folder: Path, *, step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, *, step: int = 0, validated: int = 0, tensorboard: bool = True) -> None:
         self.path = folder / "log.csv"
-        rows = [row for row in _read(self.path) if int(row["step"]) <= step] if self.path.exists() and step else []
-        self._file = self.path.open("w", newline="", encoding="utf-8")
+        kept = [
+            row
+            for row in _complete_rows(self.path)
+            if int(row[0]) <= (validated if row[1].startswith(VALIDATION) else step)
+        ]
+        # Aside and then moved over: a kill in between must not cost the rows of the run so far.
+        _files.write_file(self.path, lambda temporary: _write_rows(temporary, [list(_COLUMNS), *kept]))
+        self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(_COLUMNS)
-        self._writer.writerows([row[column] for column in _COLUMNS] for row in rows)
         self._events = None
         if tensorboard and find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Log scalars of a step; floats are written so that they read back the same."""
-        for name, value in scalars.items():
-            self._writer.writerow([step, name, repr(float(value))])
-            if self._events is not None:
+        """Log scalars of a step, there to be read at once; floats are written so that they read back the same."""
+        self._writer.writerows([step, name, repr(float(value))] for name, value in scalars.items())
+        self._file.flush()
+        if self._events is not None:
+            for name, value in scalars.items():
                 self._events.add_scalar(name, value, step)
 
-    def flush(self) -> None:
-        """Bring what was written to the disk."""
-        self._file.flush()
-
     def close(self) -> None:
-        """Flush and close."""
+        """Close the files."""
         self._file.close()
         if self._events is not None:
             self._events.close()
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        # A killed run may have left half a row.
-        return [row for row in csv.DictReader(file) if all(row.get(column) for column in _COLUMNS)]
+def _write_rows(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _complete_rows(path: Path) -> list[list[str]]:
+    """The rows of a log, if there is one; what a killed run left half written is passed over."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    rows = csv.reader(line for line in lines if line.endswith("\n") and "\0" not in line)
+    return [row for row in rows if len(row) == len(_COLUMNS) and row[0].isdigit()]

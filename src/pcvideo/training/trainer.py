@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,39 +20,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pcvideo import _files
 from pcvideo._checks import check_choice, check_int, check_number
 from pcvideo._version import __version__
-from pcvideo.metrics import PerStep, copy_last, get_protocol
-from pcvideo.training.batches import load_batches, train_batches
+from pcvideo.training.batches import check_clips, load_batches, train_batches
 from pcvideo.training.checkpoint import (
     load_checkpoint,
-    newest_checkpoint,
+    load_module,
+    module_tensors,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
+from pcvideo.training.run_folder import open_run_folder
 from pcvideo.training.run_log import RunLog
 from pcvideo.training.schedules import SCHEDULES, learning_rate_factor
-from pcvideo.training.signals import StopRequest, TrainingStopped
+from pcvideo.training.signals import Interrupted, StopRequest, TrainingStopped
 from pcvideo.training.strategies import Strategy
+from pcvideo.training.validation import Validation, score_forecasts
 
-__all__ = ["Trainer", "Validation"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-VALIDATION_METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What a callback is handed after each validation: pictures are drawn from the first batch's clips."""
-
-    run_dir: Path
-    step: int
-    metrics: Mapping[str, float]
-    context: Tensor
-    prediction: Tensor
-    truth: Tensor
 
 
 class Trainer:
@@ -74,7 +63,7 @@ class Trainer:
         schedule: "constant", "cosine" or "one_cycle"; see `learning_rate_factor`.
         warmup: steps of linear rise.
         clip_norm: the gradient's norm is clipped to this; None doesn't clip.
-        ema: decay per step of the exponential moving average of the weights; None keeps none.
+        ema: decay per step of the exponential moving average of the weights, below 1; None keeps none.
         precision: "float32", or "bfloat16" for autocast (weights, cell states and losses stay float32).
         seed: of the order of clips and of all random numbers.
         device: where to train; None takes a GPU if there is one.
@@ -122,8 +111,8 @@ class Trainer:
             "weight_decay": check_number("weight_decay", weight_decay, minimum=0),
             "schedule": check_choice("schedule", schedule, SCHEDULES),
             "warmup": check_int("warmup", warmup, minimum=0),
-            "clip_norm": None if clip_norm is None else check_number("clip_norm", clip_norm, minimum=0),
-            "ema": None if ema is None else check_number("ema", ema, minimum=0, maximum=1),
+            "clip_norm": None if clip_norm is None else check_number("clip_norm", clip_norm, minimum=1e-8),
+            "ema": None if ema is None else check_number("ema", ema, minimum=0, maximum=0.999999),
             "precision": check_choice("precision", precision, tuple(PRECISIONS)),
             "seed": check_int("seed", seed, minimum=0),
             "validate_every": check_int("validate_every", validate_every, minimum=0),
@@ -135,14 +124,15 @@ class Trainer:
         self.num_workers = check_int("num_workers", num_workers, minimum=0)
         self.keep, self.max_bad_steps = check_int("keep", keep), check_int("max_bad_steps", max_bad_steps, minimum=0)
         self.callbacks = tuple(callbacks)
-        # Convolutions are faster with the channels last, on CPU and GPU alike.
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = _channels_last(model.to(self.device))
         self.strategy = strategy.attach(self.model).to(self.device)
         self.optimizer = OPTIMIZERS[optimizer](self.strategy.parameters(), lr=lr, weight_decay=weight_decay)
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True) if ema else None
-        )
-        self.step, self.best, self._bad_steps = 0, float("inf"), 0
+        self.average = self._new_average()
+        self.step, self.best = 0, float("inf")
+        self.metrics: dict[str, float] = {}
+        # The checkpoint of this very step, if there is one already.
+        self._checkpoint: Path | None = None
+        self._validated, self._bad_steps = 0, 0
 
     @property
     def weights(self) -> Any:
@@ -154,228 +144,249 @@ class Trainer:
 
         Args:
             train_clips: a data set of clips (T, C, H, W), T at least `strategy.length`; or one that makes whole
-                batches by `batch(indices, device)`.
+                batches by `batch(indices, device)`. Random draws that depend on the clip's index and on
+                `set_epoch(epoch)` alone, as those of `pcvideo.data`, survive a resume.
             val_clips: the same, to validate on; None doesn't validate.
             resume: "auto" goes on from the run folder's newest checkpoint if there is one; a path from that one; None
-                starts at step 0 and refuses a run folder that has checkpoints.
+                starts at step 0.
 
         Raises:
             TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint was saved. Uncaught, the process exits with
-                143 or 130.
+                143 or 130. A step, and a data set's call into compiled code, are finished before.
             FloatingPointError: too many losses in a row were NaN or infinite; the last good checkpoint stays.
-            FileExistsError: the run folder holds checkpoints and `resume` is None.
+            FileExistsError: the run folder holds checkpoints other than the one to go on from.
+            TypeError, ValueError: the data sets don't fit the model or the strategy; told before the first step.
             OSError: the run folder can't be written; told before the first step.
         """
+        needs = {"length": self.strategy.length, "model": self.model}
+        check_clips("train_clips", train_clips, minimum=self.settings["batch_size"], **needs)
+        if val_clips is not None:
+            check_clips("val_clips", val_clips, **needs)
         self._open_run(resume)
-        metrics: dict[str, float] = {}
-        log = RunLog(self.run_dir, step=self.step)
-        with StopRequest() as stop, self._progress() as bar:
+        log = RunLog(self.run_dir, step=self.step, validated=self._validated)
+        with closing(log), StopRequest() as stop, self._progress() as bar:
             try:
-                for batch in self._batches(train_clips):
-                    loss = self._train_step(batch, log)
+                # A run that was stopped before or in a validation still owes it.
+                self._validate_if_due(val_clips, log, stop)
+                for indices, batch in stop.each(self._batches(train_clips)):
+                    loss = self._train_step(indices, batch, log)
                     bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
                     bar.update()
-                    last = self.step == self.settings["steps"]
-                    if stop.number is None and val_clips is not None and self._is_due("validate_every", last):
-                        metrics = self.validate(val_clips, stop)
-                        log.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
-                    if stop.number is not None or self._is_due("checkpoint_every", last):
-                        log.flush()
-                        path = self.save()
-                        if stop.number is not None:
-                            raise TrainingStopped(stop.number, str(path))
-            finally:
-                log.close()
-        return metrics
+                    try:
+                        self._validate_if_due(val_clips, log, stop)
+                    finally:
+                        # A validation or a callback that fails must not cost the steps made so far.
+                        if self._is_due("checkpoint_every"):
+                            self.save()
+            except Interrupted as signal:
+                # A step that is saved already is not written again: for a moment there would be none of it.
+                raise TrainingStopped(signal.number, str(self._checkpoint or self.save())) from None
+        return self.metrics
 
-    @torch.no_grad()
-    def validate(self, clips: Any, stop: StopRequest | None = None) -> dict[str, float]:
+    def validate(self, clips: Any) -> dict[str, float]:
         """The forecast's metrics on validation clips, with copy-last's as `copy_last/...`; keeps the best weights.
 
-        Metrics follow the `standard` protocol, LPIPS left out. A stop request ends it early, and nothing is kept.
+        Metrics follow the `standard` protocol, LPIPS left out.
         """
-        model, per_step, baseline = self.weights.eval(), *(_standard_metrics() for _ in range(2))
-        count = min(len(clips), self.settings["validation_clips"])
-        size = self.settings["batch_size"]
+        model = self.weights.eval()
+        count, size = min(len(clips), self.settings["validation_clips"]), self.settings["batch_size"]
         indices = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-        shown: Validation | None = None
-        for batch in load_batches(clips, indices, device=self.device, num_workers=self.num_workers):
-            if stop is not None and stop.number is not None:
-                return {}
+        batches = load_batches(clips, indices, device=self.device, num_workers=self.num_workers)
+
+        def forecast(batch: Tensor) -> tuple[Tensor, Tensor]:
             with self._autocast():
-                prediction, truth = self.strategy.forecast(batch, model)
-            prediction, context = prediction.float(), batch[:, : self.strategy.context]
-            per_step.update(prediction, truth)
-            baseline.update(copy_last(context, truth.shape[1]), truth)
-            shown = shown or Validation(self.run_dir, self.step, {}, context, prediction, truth)
-        metrics = _means(per_step) | {f"copy_last/{name}": value for name, value in _means(baseline).items()}
-        logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
-        if metrics["mse"] < self.best:
-            self.best = metrics["mse"]
-            self.weights.save_pretrained(self.run_dir / "best")
-        if shown is not None:
-            for callback in self.callbacks:
-                callback(replace(shown, metrics=metrics))
-        self.model.train()
-        return metrics
+                return self.strategy.forecast(batch, model)
+
+        scores = score_forecasts((batch for _, batch in batches), forecast, context=self.strategy.context)
+        told = ", ".join(f"{name} {value:.4g}" for name, value in scores.metrics.items())
+        logger.info("step %d: %s", self.step, told)
+        if scores.metrics["mse"] < self.best:
+            model.save_pretrained(self.run_dir / "best")
+            self.best = scores.metrics["mse"]
+        for callback in self.callbacks:
+            callback(Validation(self.run_dir, self.step, scores.metrics, *scores.shown))
+        return scores.metrics
 
     def save(self) -> Path:
         """Write a checkpoint of this step, and return its folder."""
-        tensors = {f"strategy.{name}": tensor for name, tensor in self.strategy.state_dict().items()}
-        tensors |= optimizer_tensors(self.optimizer, "optimizer")
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = module_tensors(self.strategy, "strategy") | optimizer_tensors(self.optimizer, "optimizer")
         if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        best = None if self.best == float("inf") else self.best
-        return save_checkpoint(
+            tensors |= module_tensors(self.average, "average")
+        state = {
+            "settings": self.settings,
+            "strategy": self._about_strategy(),
+            "validated": self._validated,
+            # JSON has no infinity.
+            "best": None if self.best == float("inf") else self.best,
+            "metrics": {name: None if value == float("inf") else value for name, value in self.metrics.items()},
+        }
+        self._checkpoint = save_checkpoint(
             self.run_dir / "checkpoints",
             self.step,
-            state={"best": best, "settings": self.settings},
+            state=state,
             tensors=tensors,
             save_weights=self.weights.save_pretrained,
             keep=self.keep,
         )
+        return self._checkpoint
 
     def load(self, path: str | Path) -> None:
-        """Take up the state of a checkpoint.
+        """Take up the state of a checkpoint; settings and strategy may differ from the saved ones, with a warning.
 
         Raises:
-            FileNotFoundError, WeightsCorruptError, ValueError: it is none, is broken, or is of another model.
+            FileNotFoundError, WeightsCorruptError, ValueError: it is none, is broken, or is of another model; nothing
+                is changed.
         """
-        state, tensors = load_checkpoint(Path(path))
-        changed = [name for name, value in self.settings.items() if state["settings"].get(name) != value]
-        if changed:
-            logger.warning("resumed with other settings than saved: %s", ", ".join(changed))
-        parts = {prefix: _part(tensors, f"{prefix}.") for prefix in ("strategy", "average")}
-        _load_matching(self.strategy, parts["strategy"], f"{path}: the model")
-        if self.average is not None:
-            _load_matching(self.average, parts["average"] or self._fresh_average(), f"{path}: the averaged model")
+        path = Path(path)
+        state, tensors = load_checkpoint(path)
+        load_module(self.strategy, tensors, "strategy", source=path)
+        if self.average is not None and state["settings"]["ema"] is None:
+            logger.warning("%s holds no averaged weights; averaging starts from its plain ones", path)
+            self.average = self._new_average()
+        elif self.average is not None:
+            load_module(self.average, tensors, "average", source=path)
         restore_optimizer(self.optimizer, tensors, "optimizer")
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.step = int(state["step"])
+        self._tell_changes(state)
+        self.step, self._checkpoint = int(state["step"]), path
+        self._validated = int(state.get("validated", self.step))
         self.best = float("inf") if state["best"] is None else float(state["best"])
+        saved = state.get("metrics", {})
+        self.metrics = {name: float("inf") if value is None else float(value) for name, value in saved.items()}
+
+    def _tell_changes(self, state: Mapping[str, Any]) -> None:
+        for about, now in (("settings", self.settings), ("strategy", self._about_strategy())):
+            before = state.get(about, now)
+            changes = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+            if changes:
+                logger.warning("resumed with other %s than saved: %s", about, ", ".join(changes))
 
     def _open_run(self, resume: str | Path | None) -> None:
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        for folder in (self.run_dir, self.run_dir / "checkpoints"):
-            _files.remove_orphans(folder)
-        newest = newest_checkpoint(self.run_dir)
-        if resume is None and newest is not None:
-            raise FileExistsError(
-                f"run_dir {self.run_dir} holds the checkpoint {newest.name}; resume='auto' goes on from it, or choose "
-                f"another folder"
-            )
-        torch.manual_seed(self.settings["seed"])
-        path = newest if resume == "auto" else resume
+        path = open_run_folder(self.run_dir, resume)
         if path is not None:
             self.load(path)
             logger.info("resumed from %s", path)
         facts = {
             "settings": self.settings,
-            "strategy": {"kind": type(self.strategy).__name__, "context": self.strategy.context}
-            | {"horizon": self.strategy.horizon},
+            "strategy": self._about_strategy(),
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "device": str(self.device),
             "versions": {"pcvideo": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "notes": self.notes,
         }
-        _files.write_json(self.run_dir / "run.json", facts)
+        _files.write_file(self.run_dir / "run.json", lambda temporary: _files.write_json(temporary, facts))
 
-    def _batches(self, clips: Any) -> Iterator[Tensor]:
+    def _about_strategy(self) -> dict[str, Any]:
+        return {
+            "kind": type(self.strategy).__name__,
+            "context": self.strategy.context,
+            "horizon": self.strategy.horizon,
+        }
+
+    def _batches(self, clips: Any) -> Iterator[tuple[list[int], Tensor]]:
+        settings = self.settings
         batches = train_batches(
             clips,
-            self.settings["batch_size"],
-            seed=self.settings["seed"],
+            settings["batch_size"],
+            seed=settings["seed"],
             step=self.step,
             device=self.device,
             num_workers=self.num_workers,
         )
-        for _ in range(self.step, self.settings["steps"]):
+        for step in range(self.step, settings["steps"]):
+            # Random numbers are a function of seed and step, like the batches: there is no state to save or to lose.
+            torch.manual_seed(_seed_of(settings["seed"], step))
             yield next(batches)
 
-    def _train_step(self, batch: Tensor, log: RunLog) -> float:
+    def _train_step(self, indices: Sequence[int], batch: Tensor, log: RunLog) -> float:
         started = time.perf_counter()
-        settings = self.settings
-        factor = learning_rate_factor(
-            settings["schedule"], self.step, steps=settings["steps"], warmup=settings["warmup"]
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings["lr"] * factor
+        rate = self._set_learning_rate()
         self.strategy.train()
+        buffers = [buffer.clone() for buffer in self.strategy.buffers()]
         with self._autocast():
             loss, logs = self.strategy(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        limit = float("inf") if settings["clip_norm"] is None else settings["clip_norm"]
+        limit = float("inf") if self.settings["clip_norm"] is None else self.settings["clip_norm"]
         norm = nn.utils.clip_grad_norm_(self.strategy.parameters(), limit)
-        self.step += 1
-        if self._is_good(loss, norm):
+        self.step, self._checkpoint = self.step + 1, None
+        scalars = {name: float(value) for name, value in logs.items()}
+        scalars |= {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": rate}
+        is_good = math.isfinite(scalars["loss"]) and math.isfinite(scalars["gradient_norm"])
+        if is_good:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
-        scalars = {name: float(value) for name, value in logs.items()}
-        scalars |= {
-            "loss": float(loss.detach()),
-            "gradient_norm": float(norm),
-            "learning_rate": settings["lr"] * factor,
-        }
+        else:
+            # Running statistics have seen the bad batch, and would never forget a NaN.
+            for buffer, before in zip(self.strategy.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         log.write(self.step, scalars | {"seconds": time.perf_counter() - started})
+        self._count_bad_step(is_good, indices, scalars)
         return scalars["loss"]
 
-    def _is_good(self, loss: Tensor, norm: Tensor) -> bool:
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
-            self._bad_steps = 0
-            return True
-        self._bad_steps += 1
-        logger.warning("step %d: loss %g, gradient norm %g; the step is left out", self.step, float(loss), float(norm))
+    def _set_learning_rate(self) -> float:
+        settings = self.settings
+        rate = settings["lr"] * learning_rate_factor(
+            settings["schedule"], self.step, steps=settings["steps"], warmup=settings["warmup"]
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _count_bad_step(self, is_good: bool, indices: Sequence[int], scalars: Mapping[str, float]) -> None:
+        self._bad_steps = 0 if is_good else self._bad_steps + 1
+        if is_good:
+            return
+        what = (
+            f"step {self.step}: loss {scalars['loss']:g}, gradient norm {scalars['gradient_norm']:g} on the training "
+            f"clips {list(indices)}"
+        )
+        logger.warning("%s; the step is left out", what)
         if self._bad_steps > self.max_bad_steps:
             raise FloatingPointError(
-                f"step {self.step}: the loss was NaN or infinite {self._bad_steps} times in a row; the last good "
-                f"checkpoint is kept; turn lr (now {self.settings['lr']}) or clip_norm down"
+                f"{what}; {self._bad_steps} such steps in a row were left out, so the training stops, and the last "
+                f"good checkpoint is kept; look at these clips, or turn lr (now {self.settings['lr']}) or clip_norm "
+                f"(now {self.settings['clip_norm']}) down"
             )
-        return False
 
-    def _is_due(self, every: str, last: bool) -> bool:
+    def _validate_if_due(self, clips: Any, log: RunLog, stop: StopRequest) -> None:
+        if clips is None or self._validated == self.step or not self._is_due("validate_every"):
+            return
+        with stop.interruptible():
+            metrics = self.validate(clips)
+        log.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
+        self.metrics, self._validated = metrics, self.step
+
+    def _is_due(self, every: str) -> bool:
         interval = self.settings[every]
-        return last or bool(interval and self.step % interval == 0)
+        return self.step == self.settings["steps"] or bool(interval and self.step % interval == 0)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = PRECISIONS[self.settings["precision"]]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
-    def _fresh_average(self) -> dict[str, Tensor]:
-        logger.warning("the checkpoint holds no averaged weights; averaging starts from its own")
-        average = AveragedModel(self.model)
-        return average.state_dict()
+    def _new_average(self) -> AveragedModel | None:
+        decay = self.settings["ema"]
+        if decay is None:
+            return None
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
     def _progress(self) -> Any:
         from tqdm import tqdm  # noqa: PLC0415
 
-        # Silent where standard error is no terminal.
-        return tqdm(total=self.settings["steps"], initial=self.step, unit="step", disable=not sys.stderr.isatty())
+        # None: silent where standard error is no terminal.
+        return tqdm(total=self.settings["steps"], initial=self.step, unit="step", disable=None)
 
 
-def _standard_metrics() -> PerStep:
-    standard = get_protocol("standard").metrics
-    return PerStep({name: standard[name] for name in VALIDATION_METRICS})
+def _channels_last(model: Any) -> Any:
+    """The model with the channels of its image filters last, which is faster on CPU and GPU alike."""
+    for parameter in model.parameters():
+        # Filters of volumes have five axes, and no use for it.
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
-def _means(per_step: PerStep) -> dict[str, float]:
-    means = {name: figures["mean"] for name, figures in per_step.compute().items() if figures is not None}
-    return {name: float("inf") if mean is None else float(mean) for name, mean in means.items()}
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _load_matching(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    try:
-        module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise ValueError(f"{what} of the checkpoint is not the one that is trained: {error}") from error
+def _seed_of(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import torch
@@ -14,7 +14,7 @@ from pcvideo._checks import check_int
 __all__ = ["Strategy"]
 
 
-class Strategy(nn.Module):
+class Strategy(nn.Module, ABC):
     """A regime of training; a subclass gives `forward(batch) -> loss, logs`.
 
     It is a module, so that what is wrapped for many devices is what is really called, and so that further networks

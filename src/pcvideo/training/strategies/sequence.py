@@ -6,13 +6,12 @@ Both are Section III.B of the MSPN paper (arXiv 2212.11642): the one it starts f
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor, nn
 
 from pcvideo._checks import check_clip
 from pcvideo.losses import PyramidLoss
-from pcvideo.rollout import Feed, feed_frames, rollout
+from pcvideo.rollout import feed_frames, rollout
 from pcvideo.training.strategies.base import Strategy
 
 __all__ = ["SelfFeeding", "TeacherForced"]
@@ -39,13 +38,11 @@ class _Sequence(Strategy):
                 f"cut longer clips or turn one of the two down"
             )
         batch = batch[:, : self.length]
-        feed: Feed = self.feed
-        pyramids = rollout(self.model, batch[:, :-1], feed=feed, checkpoint=self.checkpoint).pyramids
-        # Targets are compared in float32 also where autocast computes in 16 bit.
-        predictions: list[list[Any]] = [[level.float() for level in pyramid] for pyramid in pyramids]
+        pyramids = rollout(self.model, batch[:, :-1], feed=self.feed, checkpoint=self.checkpoint).pyramids
+        # Compared in float32 at least, also where autocast computes in 16 bit.
+        predictions = [[_widened(level) for level in pyramid] for pyramid in pyramids]
         targets = [self.model.targets(frame) for frame in batch[:, 1:].unbind(1)]
-        loss = self.loss(predictions, targets)
-        return loss, {}
+        return self.loss(predictions, targets), {}
 
 
 class TeacherForced(_Sequence):
@@ -55,7 +52,7 @@ class TeacherForced(_Sequence):
         context: frames before the forecast that validation makes; training uses all `context + horizon` alike.
         horizon: frames of that forecast.
         loss: called with the predictions and the targets, each a sequence over time of sequences over levels; None is
-            the published one, `PyramidLoss(batch_mean=True)`.
+            `PyramidLoss(batch_mean=True)`, the published sum of squares divided by the batch size.
         checkpoint: recompute each step's activations in the backward pass instead of keeping them.
     """
 
@@ -92,3 +89,7 @@ class SelfFeeding(_Sequence):
         if time < self.context:
             return frame
         return prediction.detach() if self.detach and prediction is not None else None
+
+
+def _widened(frame: Tensor) -> Tensor:
+    return frame.to(torch.promote_types(frame.dtype, torch.float32))
