@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: the parser, the log, devices, models, forecasts with a progress bar, results as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from pcvideo import hub
+from pcvideo._files import write_file, write_json
+from pcvideo.models import Predictor
+from pcvideo.rollout import unroll
+
+__all__ = [
+    "CommandParser",
+    "add_command",
+    "device_of",
+    "forecast",
+    "in_flags",
+    "load_model",
+    "logging_to_stderr",
+    "one_line",
+    "print_json",
+    "save_json",
+    "set_threads",
+]
+
+# The library's errors say the mend in Python's words; these are the flags' words for it.
+_IN_FLAGS = (
+    (r"predict\(\.\.\., (\w+)=", r"\1="),
+    (r"\bto_grey=True", "--to-grey"),
+    (r"\bvalue_range=\(low, high\)", "--value-range LOW HIGH"),
+    (r"""\b(on_error|layout|nan|resume|norm)=["']([\w-]+)["']""", r"--\1 \2"),
+    (r"\bbatch_size=", "--batch "),
+)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse's, with errors of one line that name the help, and no abbreviated flags."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.allow_abbrev = False
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], *, summary: str, description: str, epilog: str
+) -> CommandParser:
+    """Add a command and the flags that every command has."""
+    parser: CommandParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("--verbose", action="store_true", help="say more on standard error")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    return parser
+
+
+@contextmanager
+def logging_to_stderr(*, verbose: bool) -> Iterator[None]:
+    """Show the library's log on standard error: warnings, with `verbose` what it does as well."""
+    logger = logging.getLogger("pcvideo")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _LogFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+
+
+def one_line(message: str) -> str:
+    """A message without its line breaks."""
+    return " ".join(message.split())
+
+
+def in_flags(message: str) -> str:
+    """A message of the library in the command line's words: `to_grey=True` is `--to-grey`."""
+    for pattern, flag in _IN_FLAGS:
+        message = re.sub(pattern, flag, message)
+    return message.replace("--on_error", "--on-error")
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of that name; None takes a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device must be cpu, cuda, cuda:1, mps or the like, got {name!r}") from error
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= counts.get(device.type, 1):
+        raise ValueError(f"--device {name}: torch finds no such device here; take --device cpu")
+    return device
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch compute with that many threads; None leaves its own choice."""
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+
+
+def load_model(name: str | Path, device: torch.device) -> Predictor:
+    """The model of a weights' name or folder, on the device.
+
+    Raises:
+        FileNotFoundError, ValueError: see `pcvideo.hub.from_pretrained`.
+    """
+    return hub.from_pretrained(name, device=device)
+
+
+@torch.no_grad()
+def forecast(model: Predictor, context: Tensor, horizon: int, *, progress: bool = False) -> Tensor:
+    """The frames that follow, of any size, as the model gives them: padded and cropped, but not clamped.
+
+    `model.predict` gives the same frames clamped to [0, 1]; protocols without a clamp need them as they are.
+
+    Args:
+        model: in evaluation mode.
+        context: (B, T, C, H, W) float in [0, 1].
+        horizon: how many frames, at least 1.
+        progress: show a bar where standard error is a terminal.
+
+    Returns:
+        (B, horizon, C, H, W) float32, on the model's device.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    length, (height, width) = context.shape[1], context.shape[-2:]
+    steps = unroll(model, model.pad(context.to(model.device, model.dtype)), horizon)
+    total = length + horizon - 1
+    hidden = not (progress and sys.stderr.isatty())
+    predictions = []
+    for time, (pyramid, _) in enumerate(tqdm(steps, total=total, unit="frame", leave=False, disable=hidden)):
+        if time >= length - 1:
+            predictions.append(pyramid[0][..., :height, :width])
+    future = torch.stack(predictions, dim=1).float()
+    return future.clamp(0, 1) if model.clamp else future
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print a JSON object, and nothing else, on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def save_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object aside, then under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, lambda temporary: write_json(temporary, value))

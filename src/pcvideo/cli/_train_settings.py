@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of `pcvideo train`, in the order of its help text."""
+
+from __future__ import annotations
+
+from pcvideo.cli._settings import Setting, constructor_settings
+from pcvideo.models import MSPN
+from pcvideo.training.schedules import SCHEDULES
+from pcvideo.training.trainer import OPTIMIZERS, PRECISIONS
+
+__all__ = ["MODEL_SETTINGS", "SETTINGS"]
+
+_START = "what is trained"
+_DATA = "data"
+_RUN = "run"
+_OPTIMISER = "optimiser"
+_REGIME = "regime and loss"
+_MODEL = "numbers of a new model (the published ones where nothing is said)"
+
+_MODEL_HELP = {
+    "in_channels": "channels of a frame (default: 1 for moving-mnist, else 3)",
+    "levels": "levels of the pyramid (default: 3)",
+    "channels": "widths of the finest level's U-Net, at least one more than levels (default: 64 128 256 512)",
+    "hidden_channels": "channels of each cell's hidden state (default: 32)",
+    "norm": "batch, for batch normalisation",
+    "cell": "ed_lstm (default) or encoder_lstm_decoder",
+    "latent_sharing": "merge each level's latent into the next finer one (default: yes)",
+    "resample": "how frames are halved: nearest (default), average or binomial",
+    "align_corners": "of bilinear doubling (default: yes)",
+    "patch": "side of the patches that cells see: 2 or 4 make it several times faster (default: 1)",
+    "residual": "predict the change from the last frame (default: no)",
+    "clamp": "clamp returned frames to [0, 1] (default: no)",
+}
+
+MODEL_SETTINGS = tuple(constructor_settings(MSPN, {}, _MODEL_HELP, group=_MODEL))
+
+SETTINGS = (
+    Setting("model", "text", None, "architecture of a new model (default: mspn)", group=_START),
+    Setting("init", "text", None, "go on from weights: a name (see pcvideo models) or a folder", group=_START),
+    Setting("model_config", "text", None, "the model's numbers as a JSON file, or as JSON itself", group=_START),
+    Setting(
+        "data", "text", "moving-mnist", "a folder of videos or of frames, an array file, or moving-mnist", group=_DATA
+    ),
+    Setting("include", "texts", (), "train only on videos of these names", group=_DATA),
+    Setting("exclude", "texts", (), "don't train on videos of these names", group=_DATA),
+    Setting(
+        "val_data", "text", None, "what to validate on (default: none; moving-mnist: its test digits)", group=_DATA
+    ),
+    Setting("val_include", "texts", (), "validate only on these; of --data if there is no --val-data", group=_DATA),
+    Setting("val_exclude", "texts", (), "don't validate on these", group=_DATA),
+    Setting("size", "size", None, "resize frames to (default: their own; moving-mnist: 64 64)", group=_DATA),
+    Setting("stride", "int", None, "from one window's start to the next one's (default: no overlap)", group=_DATA),
+    Setting("interval", "int", 1, "take every n-th frame", group=_DATA),
+    Setting("flip", "flag", False, "mirror half of the clips, left to right", group=_DATA),
+    Setting("cache", "flag", False, "keep all frames in memory, as 8 bit", group=_DATA),
+    Setting("on_error", "text", "error", "for a file that can't be read", ("error", "skip"), group=_DATA),
+    Setting("digits", "text", None, "moving-mnist: folder with MNIST's IDX files", group=_DATA),
+    Setting("clips", "int", 10_000, "moving-mnist: different clips to train on", group=_DATA),
+    Setting("num_digits", "int", 2, "moving-mnist: digits per clip", group=_DATA),
+    Setting("speed", "float", 0.1, "moving-mnist: step per frame, as a share of the free canvas", group=_DATA),
+    Setting("context", "int", 10, "true frames before the prediction", group=_REGIME),
+    Setting("horizon", "int", 10, "frames to predict", group=_REGIME),
+    Setting(
+        "strategy",
+        "text",
+        "self-feeding",
+        "past the context the model is fed its own predictions, or true frames throughout",
+        ("self-feeding", "teacher-forced"),
+        group=_REGIME,
+    ),
+    Setting(
+        "loss_norm",
+        "text",
+        "sum_of_squares",
+        "norm of the pyramid loss; the first is the published one",
+        ("sum_of_squares", "euclidean", "mean"),
+        group=_REGIME,
+    ),
+    Setting("level_weights", "weights", "equal", "equal, linear, or a number for each level", group=_REGIME),
+    Setting("step_weights", "weights", None, "skip_first, or a number for each step", group=_REGIME),
+    Setting("detach", "flag", False, "no gradient through the frames that are fed back", group=_REGIME),
+    Setting("recompute", "flag", False, "recompute activations in the backward pass, to save memory", group=_REGIME),
+    Setting("steps", "int", 10_000, "optimiser steps of the whole run", group=_OPTIMISER),
+    Setting("batch", "int", 8, "clips per step", group=_OPTIMISER),
+    Setting("lr", "float", 1e-3, "peak learning rate", group=_OPTIMISER),
+    Setting("optimizer", "text", "adam", "", tuple(OPTIMIZERS), group=_OPTIMISER),
+    Setting("schedule", "text", "cosine", "", SCHEDULES, group=_OPTIMISER),
+    Setting("warmup", "int", 0, "steps of linear rise", group=_OPTIMISER),
+    Setting("weight_decay", "float", 0.0, "of the optimiser", group=_OPTIMISER),
+    Setting("clip_norm", "float", None, "clip the gradient's norm to this (default: don't)", group=_OPTIMISER),
+    Setting(
+        "ema", "float", None, "average the weights with this decay, such as 0.999 (default: don't)", group=_OPTIMISER
+    ),
+    Setting("precision", "text", "float32", "", tuple(PRECISIONS), group=_OPTIMISER),
+    Setting("seed", "int", 0, "of the weights, the order of clips and generated clips", group=_OPTIMISER),
+    Setting("run_dir", "text", "runs/pcvideo", "folder of the run", group=_RUN),
+    Setting("validate_every", "int", 500, "steps between two validations; 0: only at the end", group=_RUN),
+    Setting("checkpoint_every", "int", 500, "steps between two checkpoints; 0: only at the end", group=_RUN),
+    Setting("validation_clips", "int", 256, "validate on at most so many clips", group=_RUN),
+    Setting("keep", "int", 2, "checkpoints to keep", group=_RUN),
+    Setting("max_bad_steps", "int", 5, "steps in a row whose loss may be NaN or infinite", group=_RUN),
+    Setting("num_workers", "int", 0, "processes that load clips", group=_RUN),
+    Setting("device", "text", None, "cpu, cuda, ... (default: a GPU if there is one)", group=_RUN),
+    Setting("threads", "int", None, "CPU threads (default: torch's own choice)", group=_RUN),
+    *MODEL_SETTINGS,
+)
