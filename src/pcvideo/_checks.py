@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_bool",
+    "check_channels",
     "check_choice",
     "check_clip",
     "check_frame",
@@ -33,7 +35,7 @@ def describe(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"an array of shape {tuple(shape)} and dtype {getattr(value, 'dtype', '?')}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
 
 
@@ -41,6 +43,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest known word, or an empty string where none is near."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """`value` if it is True or False; a number or a word that merely counts as one of them is refused."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {describe(value)}")
+    return value
 
 
 def check_int(name: str, value: Any, *, minimum: int = 1) -> int:
@@ -86,7 +95,7 @@ def check_keys(what: str, keys: Iterable[str], known: Sequence[str]) -> None:
 
 def check_size(name: str, height: int, width: int, multiple: int) -> None:
     """Refuse a frame size that `multiple` does not divide, and say the nearest one that fits."""
-    if height % multiple or width % multiple:
+    if height < 1 or width < 1 or height % multiple or width % multiple:
         fit = [max(multiple, round(side / multiple) * multiple) for side in (height, width)]
         raise ValueError(
             f"{name} must have a height and a width divisible by {multiple}, got {height}x{width}; "

@@ -6,11 +6,12 @@ What was there before a failed or killed write is there after it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,19 @@ __all__ = [
     "read_tensors",
     "remove_orphans",
     "update_folder",
+    "write_file",
     "write_folder",
     "write_json",
     "write_tensors",
 ]
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 TEMPORARY_PREFIX = ".writing-"
+_RETIRED = "-old"
 _LFS_POINTER = b"version https://git-lfs"
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -93,10 +101,30 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file and flush it to the disk; views and channels-last tensors are stored plainly."""
+    """Write a safetensors file and flush it to the disk; views and channels-last tensors are stored plainly.
+
+    Raises:
+        OSError: it can't be written; the disk is full, for one.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt", **(metadata or {})})
+    try:
+        save_file(plain, path, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:
+        # safetensors reports a full disk as an error of its own kind.
+        raise OSError(f"{path} can't be written: {error}") from error
     _flush(Path(path))
+
+
+def write_file(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Make one file in one move: `write(temporary)` makes it beside `path`, then it takes that name."""
+    path = Path(path)
+    temporary = _temporary_in(path.parent, path.name)
+    try:
+        write(temporary / path.name)
+        (temporary / path.name).replace(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
@@ -106,17 +134,14 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(folder)
+    temporary = _temporary_in(folder.parent, folder.name)
     try:
         write(temporary)
         _flush(temporary)
-        if folder.exists():
-            retired = temporary.with_name(temporary.name + "-old")
-            folder.rename(retired)
-            temporary.rename(folder)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            temporary.rename(folder)
+        retired = temporary.with_name(temporary.name + _RETIRED)
+        with _alone_in(folder.parent):
+            _replace_folder(folder, temporary, retired)
+        shutil.rmtree(retired, ignore_errors=True)
         _flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -128,30 +153,76 @@ def update_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
     The other files of the folder stay. A failure in `write` (a full disk) leaves the old files as they were.
     """
     folder = Path(folder)
-    if not folder.exists():
-        write_folder(folder, write)
-        return
-    temporary = _temporary_beside(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_in(_room_beside(folder), folder.name)
     try:
         write(temporary)
-        for path in sorted(temporary.iterdir(), reverse=True):
-            path.replace(folder / path.name)
+        _flush(temporary)
+        with _alone_in(temporary.parent):
+            # Another process may have made the folder in the meantime.
+            if not folder.exists():
+                temporary.rename(folder)
+            else:
+                for path in sorted(temporary.iterdir(), reverse=True):
+                    path.replace(folder / path.name)
         _flush(folder)
+        _flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_orphans(folder: str | Path) -> list[str]:
-    """Remove what killed writes left below `folder`, and return the names."""
+    """Remove what killed writes left below `folder`, and return the names; a kill amid a replacement is undone."""
     names = []
-    for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
+    for path in sorted(Path(folder).glob(f"{TEMPORARY_PREFIX}*")):
+        # A kill between the two moves of a replacement leaves the old folder under this name alone.
+        original = path.name.removeprefix(TEMPORARY_PREFIX).removesuffix(_RETIRED).rpartition("-")[0]
+        if path.name.endswith(_RETIRED) and not path.with_name(original).exists():
+            path.rename(path.with_name(original))
+            continue
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         names.append(path.name)
-    return sorted(names)
+    return names
 
 
-def _temporary_beside(folder: Path) -> Path:
-    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent))
+def _replace_folder(folder: Path, new: Path, retired: Path) -> None:
+    if folder.exists():
+        folder.rename(retired)
+    try:
+        new.rename(folder)
+    except OSError:
+        if retired.exists():
+            retired.rename(folder)
+        raise
+
+
+def _room_beside(folder: Path) -> Path:
+    """Where to write what is then moved into `folder`: beside it, or inside where that is another file system."""
+    if not folder.exists():
+        return folder.parent
+    # A mounted folder is a file system of its own, and no move crosses the two.
+    beside = os.access(folder.parent, os.W_OK) and folder.stat().st_dev == folder.parent.stat().st_dev
+    return folder.parent if beside else folder
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold off other processes that move files into the same folder; a killed one lets go of itself."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks; there two writers at once are the user's to keep apart.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_in(parent: Path, name: str) -> Path:
+    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{name}-", dir=parent))
     # mkdtemp makes the folder private; ours is as any other folder, by the umask.
     mask = os.umask(0)
     os.umask(mask)

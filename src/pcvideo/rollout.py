@@ -7,11 +7,15 @@ with the prediction itself) and anticipates the next one. So the prediction made
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_step
+
+from pcvideo._checks import check_int
 
 __all__ = [
     "Feed",
@@ -57,7 +61,8 @@ def feed_frames(time: int, frame: Tensor | None, prediction: Tensor | None) -> T
 
 
 def feed_context(context: int) -> Feed:
-    """Feed the first `context` true frames only, then the model's own predictions."""
+    """Feed the first `context` true frames only, at least one, then the model's own predictions."""
+    check_int("context", context)
 
     def feed(time: int, frame: Tensor | None, prediction: Tensor | None) -> Tensor | None:
         return frame if time < context else None
@@ -83,7 +88,11 @@ def unroll(
         feed: what the model is corrected with, see `Feed`.
         state: the state to go on from; None starts afresh.
         checkpoint: recompute each step's activations in the backward pass instead of keeping them.
+
+    Raises:
+        TypeError, ValueError: the horizon is no whole number of at least 1; raised when the first step is asked for.
     """
+    check_int("horizon", horizon)
     length = frames.shape[1]
     state = model.init_state(frames[:, 0]) if state is None else state
     prediction: Tensor | None = None
@@ -91,7 +100,8 @@ def unroll(
         frame = frames[:, time] if time < length else None
         fed = feed(time, frame, prediction)
         if checkpoint:
-            pyramid, state = checkpoint_step(model.step, fed, state, use_reentrant=False)
+            twice = partial(_checkpoint_contexts, model)
+            pyramid, state = checkpoint_step(model.step, fed, state, use_reentrant=False, context_fn=twice)
         else:
             pyramid, state = model.step(fed, state)
         prediction = pyramid[0]
@@ -113,6 +123,26 @@ def rollout(
         pyramids.append(pyramid)
         state = last
     return Rollout(pyramids, state)
+
+
+def _checkpoint_contexts(model: Any) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _running_statistics_held(model)
+
+
+@contextlib.contextmanager
+def _running_statistics_held(model: Any) -> Iterator[None]:
+    # Batch normalisation counts a step once, though its activations are computed twice.
+    modules: Any = model.modules() if isinstance(model, nn.Module) else ()
+    counting = [module for module in modules if getattr(module, "track_running_stats", False) and module.training]
+    before = [(module.momentum, module.num_batches_tracked.clone()) for module in counting]
+    for module in counting:
+        module.momentum = 0.0
+    try:
+        yield
+    finally:
+        for module, (momentum, count) in zip(counting, before, strict=True):
+            module.momentum = momentum
+            module.num_batches_tracked.copy_(count)
 
 
 def map_state(change: Callable[[Tensor], Tensor], state: Any) -> Any:
@@ -139,10 +169,10 @@ def flatten_state(state: Any, prefix: str = "state") -> dict[str, Tensor]:
 
 
 def unflatten_state(template: Any, tensors: dict[str, Tensor], prefix: str = "state") -> Any:
-    """A state of the template's form from named tensors.
+    """A state of the template's form, dtypes and device from copies of named tensors.
 
     Raises:
-        ValueError: a tensor is missing, or the names belong to a state of another form.
+        ValueError: a tensor is missing or of another shape, or the names belong to a state of another form.
     """
     expected = flatten_state(template, prefix)
     if expected.keys() != tensors.keys():
@@ -150,6 +180,14 @@ def unflatten_state(template: Any, tensors: dict[str, Tensor], prefix: str = "st
         raise ValueError(
             f"the saved state is of another model: missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
         )
-    # flatten_state and map_state visit the tensors in the same order.
-    values = iter([tensors[name] for name in expected])
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own.shape)}"
+        for name, own in expected.items()
+        if tensors[name].shape != own.shape
+    ]
+    if wrong:
+        raise ValueError(f"the saved state is of another model or frame size: {'; '.join(wrong)}")
+    # Copies, as the tensors of a file that was read are views of it. flatten_state and map_state visit the tensors in
+    # the same order.
+    values = iter([tensors[name].to(own.device, own.dtype, copy=True) for name, own in expected.items()])
     return map_state(lambda _: next(values), template)

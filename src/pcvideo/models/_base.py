@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcvideo import _files
-from pcvideo._checks import check_clip, check_int, check_keys, check_values, describe
+from pcvideo._checks import check_bool, check_clip, check_int, check_keys, check_values, describe
 from pcvideo.rollout import unroll
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Predictor(nn.Module):
     def __init__(self, *, in_channels: int, clamp: bool = False) -> None:
         super().__init__()
         self.in_channels = check_int("in_channels", in_channels)
-        self.clamp = clamp
+        self.clamp = check_bool("clamp", clamp)
 
     def init_state(self, like: Tensor) -> Any:
         """The state before the first frame.
@@ -137,10 +138,14 @@ class Predictor(nn.Module):
         """
         # Reading a file is not the business of a model that is only trained or exported.
         from pcvideo.video_io import read_clip, to_clip_tensor  # noqa: PLC0415
+        from pcvideo.video_io.convert import fit_channels  # noqa: PLC0415
 
         horizon = check_int("horizon", horizon)
-        if getattr(clip, "ndim", None) == 5:
+        axes = getattr(clip, "ndim", 0)
+        batched = axes == 5 or (axes > 0 and "B" in str(layout or "").upper())
+        if batched:
             frames = to_clip_tensor(clip, layout=layout, value_range=value_range, nan=nan)
+            frames = fit_channels(frames, self.in_channels, grey=to_grey, notes=[])
         else:
             frames = read_clip(
                 clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
@@ -149,14 +154,9 @@ class Predictor(nn.Module):
             frames = frames[:, -check_int("context", context) :]
         height, width = frames.shape[-2:]
         frames = self.pad(frames.to(self.device, torch.float32))
-        training = self.training
-        self.eval()
-        try:
-            future = self(frames, horizon)
-        finally:
-            self.train(training)
-        future = future[..., :height, :width].clamp(0, 1)
-        return future if getattr(clip, "ndim", None) == 5 else future[0]
+        with self._evaluating():
+            future = self(frames, horizon)[..., :height, :width].clamp(0, 1)
+        return future if batched else future[0]
 
     def pad(self, frames: Tensor) -> Tensor:
         """Repeat the last row and column of (..., H, W) up to the next size that fits."""
@@ -167,6 +167,17 @@ class Predictor(nn.Module):
         flat = frames.reshape(-1, *frames.shape[-3:])
         padded = F.pad(flat, (0, pad[0], 0, pad[1]), mode="replicate")
         return padded.reshape(*frames.shape[:-3], *padded.shape[-3:])
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside a `with`; afterwards every part is in the mode that it was in (some may be frozen)."""
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     def stream(self) -> Stream:
         """A live stream: push frames as they come, in constant memory and time; see `Stream`."""
@@ -270,9 +281,16 @@ class Predictor(nn.Module):
             for name, tensor in own.items()
             if name in tensors and tensors[name].shape != tensor.shape
         ]
+        # Between floats the weights are cast; whole numbers in their place would be another network.
+        kinds = [
+            f"{name}: the file has {tensors[name].dtype}, the model {tensor.dtype}"
+            for name, tensor in own.items()
+            if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
+        ]
         self.missing_tensors = sorted(own.keys() - tensors.keys())
         self.unexpected_tensors = sorted(tensors.keys() - own.keys())
         faults = [f"wrong shapes: {'; '.join(wrong)}"] if wrong else []
+        faults += [f"wrong dtypes: {'; '.join(kinds)}"] if kinds else []
         if strict:
             faults += [f"missing: {', '.join(self.missing_tensors)}"] if self.missing_tensors else []
             faults += [f"unexpected: {', '.join(self.unexpected_tensors)}"] if self.unexpected_tensors else []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcvideo import _files
-from pcvideo._checks import check_channels, check_int, check_values, describe
+from pcvideo._checks import check_channels, check_frame, check_int, check_values, describe
 from pcvideo.rollout import flatten_state, map_state, unflatten_state
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Stream:
         batch = self._as_batch(frame)
         if self._state is not None and frame.shape != self._shape:
             raise ValueError(f"frame must keep the stream's shape {self._shape}, got {describe(frame)}; reset() first")
-        state = self.model.init_state(batch) if self._state is None else self._state
+        state = self._fresh_state(batch) if self._state is None else self._state
         pyramid, self._state = self._step(batch, state)
         self._shape, self._next = tuple(frame.shape), pyramid
         return self._crop(pyramid)
@@ -90,7 +90,7 @@ class Stream:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken, also in another process.
+        """Go on where `state_dict` was taken, also in another process; the state takes the model's device and dtype.
 
         Raises:
             ValueError: the tensors are of a stream of another model.
@@ -100,14 +100,16 @@ class Stream:
             return
         if not {"next", "shape"} <= tensors.keys():
             raise ValueError(f"a stream's state has 'next' and 'shape', got {sorted(tensors)}")
-        upcoming = tensors["next"].to(self.model.device)
-        states = {name: value.to(upcoming.device) for name, value in tensors.items() if name not in ("next", "shape")}
-        self._state = unflatten_state(self.model.init_state(upcoming), states)
+        upcoming = tensors["next"].to(self.model.device, self.model.dtype, copy=True)
+        check_frame("next", upcoming, channels=self.model.in_channels, multiple=self.model.size_multiple)
+        states = {name: value for name, value in tensors.items() if name not in ("next", "shape")}
+        self._state = unflatten_state(self._fresh_state(upcoming), states)
         self._next, self._shape = upcoming, tuple(int(side) for side in tensors["shape"])
 
     def save(self, path: str | Path) -> None:
-        """Write the stream's state into a safetensors file."""
-        _files.write_tensors(path, self.state_dict(), None)
+        """Write the stream's state into a safetensors file; one that was there before is replaced in one move."""
+        tensors = self.state_dict()
+        _files.write_file(path, lambda temporary: _files.write_tensors(temporary, tensors))
 
     def load(self, path: str | Path) -> None:
         """Go on from a file that `save` wrote.
@@ -118,13 +120,13 @@ class Stream:
         """
         self.load_state_dict(_files.read_tensors(path))
 
+    def _fresh_state(self, like: Tensor) -> Any:
+        with self.model._evaluating():
+            return self.model.init_state(like)
+
     def _step(self, frame: Tensor | None, state: Any) -> tuple[Tensor, Any]:
-        training = self.model.training
-        self.model.eval()
-        try:
+        with self.model._evaluating():
             pyramid, state = self.model.step(frame, state)
-        finally:
-            self.model.train(training)
         return pyramid[0], state
 
     def _as_batch(self, frame: Tensor) -> Tensor:
@@ -133,6 +135,8 @@ class Stream:
         if not frame.is_floating_point() and frame.dtype != torch.uint8:
             raise TypeError(f"frame must be float in [0, 1] or uint8, got {describe(frame)}")
         check_channels("frame", frame.shape[-3], self.model.in_channels)
+        if frame.numel() == 0:
+            raise ValueError(f"frame must hold at least one pixel, got {describe(frame)}")
         batch = frame if frame.ndim == 4 else frame[None]
         batch = batch.to(self.model.device, self.model.dtype)
         batch = batch / 255 if frame.dtype == torch.uint8 else batch

@@ -11,6 +11,7 @@ second pixel. `resample`, `align_corners`, `clamp`, `patch` and `residual` are o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcvideo._checks import check_choice, check_int
+from pcvideo._checks import check_bool, check_choice, check_int, describe
 from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, Upsample
 from pcvideo.models._base import Predictor
 from pcvideo.ops import split_error
 
 __all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState"]
+
+# With `residual`, a fresh image head is this share of PyTorch's default.
+_RESIDUAL_HEAD = 0.01
 
 
 class MultiScaleState(NamedTuple):
@@ -37,7 +41,8 @@ class MultiScalePredictor(Predictor):
     """A pyramid of predictive cells, from parts: the class to subclass, or to feed one's own cells.
 
     Level l is given, in this order: its own split error (2C channels), the halved split error of level l - 1 (2C, for
-    l > 0) and the doubled prediction of level l + 1 (C, for all but the coarsest); `level_channels` counts them.
+    l > 0), the doubled prediction of level l + 1 (C, for all but the coarsest), and with `residual` the frame itself at
+    its size (C); `level_channels` counts them.
 
     Args:
         cells: one per level, finest first; see `pcvideo.layers.ed_lstm` for what a cell has.
@@ -46,7 +51,7 @@ class MultiScalePredictor(Predictor):
         upsample: doubles predictions; None is `Upsample(align_corners=True)`.
         patch: each cell sees its level in patches of this side (space to depth before, depth to space after), so that
             `patch ** 2` times the channels stand at a `patch ** 2`-th of the places.
-        residual: each cell predicts the change from the frame that it was last corrected with.
+        residual: each cell is also given the frame that it was last corrected with, and predicts the change from it.
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
     """
 
@@ -68,15 +73,22 @@ class MultiScalePredictor(Predictor):
         self.downsample = Downsample("nearest") if downsample is None else downsample
         self.upsample = Upsample(align_corners=True) if upsample is None else upsample
         self.patch = check_int("patch", patch)
-        self.residual = residual
+        self.residual = check_bool("residual", residual)
+        wanted = in_channels * patch**2
+        for level, cell in enumerate(cells):
+            if getattr(cell, "image_channels", wanted) != wanted:
+                raise ValueError(
+                    f"cells[{level}] must have image_channels = in_channels * patch**2 = {wanted}, got "
+                    f"{cell.image_channels}"
+                )
         strides: Sequence[Any] = [cell.stride for cell in cells]
-        self.size_multiple = max(patch * stride * 2**level for level, stride in enumerate(strides))
+        self.size_multiple = math.lcm(*(patch * stride * 2**level for level, stride in enumerate(strides)))
 
     @staticmethod
-    def level_channels(level: int, levels: int, in_channels: int, patch: int = 1) -> int:
+    def level_channels(level: int, levels: int, in_channels: int, patch: int = 1, *, residual: bool = False) -> int:
         """Channels of what level `level` of `levels` is given."""
         below, above = level > 0, level < levels - 1
-        return (2 + 2 * below + above) * in_channels * patch**2
+        return (2 + 2 * below + above + residual) * in_channels * patch**2
 
     def targets(self, frame: Tensor) -> list[Tensor]:
         """The frame (B, C, H, W) at every level's size, which is what the levels predict."""
@@ -117,6 +129,9 @@ class MultiScalePredictor(Predictor):
                 inputs.append(self.downsample(errors[level - 1]))
             if level < levels - 1:
                 inputs.append(self.upsample(predictions[level + 1]))
+            if self.residual:
+                # The errors alone would leave a cell to keep the whole picture in its hidden state.
+                inputs.append(current[level])
             seen = self._to_patches(torch.cat(inputs, dim=1))
             image, latent, next_states[level] = self.cells[level](seen, states[level], latent)
             image = F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
@@ -145,7 +160,8 @@ class MSPN(MultiScalePredictor):
         latent_sharing: each level's latent is merged into that of the next finer one; False is the paper's ablation.
         resample: how frames and errors are halved: "nearest" (published), "average" or "binomial".
         align_corners: of all bilinear doubling; True is published.
-        patch, residual, clamp: as in `MultiScalePredictor`; with `residual` the image head has no activation.
+        patch, residual, clamp: as in `MultiScalePredictor`; with `residual` the image head has no activation, and a
+            fresh network predicts nearly the last frame.
 
     Raises:
         ValueError, TypeError: an argument out of its range or of another type; the message names it.
@@ -174,6 +190,10 @@ class MSPN(MultiScalePredictor):
         check_choice("norm", norm, (None, "batch"))
         check_choice("cell", cell, ("ed_lstm", "encoder_lstm_decoder"))
         check_choice("resample", resample, ("nearest", "average", "binomial"))
+        check_bool("latent_sharing", latent_sharing)
+        check_bool("align_corners", align_corners)
+        if isinstance(channels, str) or not isinstance(channels, Sequence):
+            raise TypeError(f"channels must be a sequence of whole numbers, got {describe(channels)}")
         widths = tuple(check_int(f"channels[{index}]", width) for index, width in enumerate(channels))
         if len(widths) < levels + 1:
             raise ValueError(
@@ -182,7 +202,7 @@ class MSPN(MultiScalePredictor):
             )
 
         def build(level: int) -> nn.Module:
-            seen = self.level_channels(level, levels, in_channels, patch)
+            seen = self.level_channels(level, levels, in_channels, patch, residual=residual)
             own = widths[: len(widths) - level]
             image_channels = in_channels * patch**2
             if cell == "encoder_lstm_decoder":
@@ -213,6 +233,17 @@ class MSPN(MultiScalePredictor):
             residual=residual,
             clamp=clamp,
         )
+        if residual:
+            self._begin_with_the_last_frame()
         self.levels, self.channels, self.hidden_channels = levels, widths, hidden_channels
         self.norm, self.cell, self.latent_sharing = norm, cell, latent_sharing
         self.resample, self.align_corners = resample, align_corners
+
+    @torch.no_grad()
+    def _begin_with_the_last_frame(self) -> None:
+        """Scale fresh image heads down: a change of random size would first have to be unlearnt."""
+        cells: Sequence[Any] = list(self.cells)
+        for cell in cells:
+            head = cell.codec.head if isinstance(cell, EncoderLSTMDecoderCell) else cell.to_image
+            for parameter in head.parameters():
+                parameter.mul_(_RESIDUAL_HEAD)
