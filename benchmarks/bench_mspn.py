@@ -125,7 +125,9 @@ def memory_rows(config: dict, horizons: tuple[int, ...]) -> list[list[str]]:
     for task, variants in runs.items():
         measured = {name: peak_memory(run, *arguments) for name, run, arguments in variants}
         first = measured[variants[0][0]]
-        rows += [[task, name, f"{value:.0f}", f"{value / first:.2f}" if first else "-"] for name, value in measured.items()]
+        rows += [
+            [task, name, f"{value:.0f}", f"{value / first:.2f}" if first else "-"] for name, value in measured.items()
+        ]
     return rows
 
 

@@ -26,10 +26,10 @@ __all__ = [
     "read_tensors",
     "remove_orphans",
     "update_folder",
-    "write_file",
     "write_folder",
     "write_json",
     "write_tensors",
+    "written_aside",
 ]
 
 try:
@@ -92,12 +92,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object and flush it to the disk; NaN and infinity are refused."""
+    """Write a JSON object in one move, flushed to the disk; NaN and infinity are refused."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    with Path(path).open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -115,16 +113,22 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     _flush(Path(path))
 
 
-def write_file(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Make one file in one move: `write(temporary)` makes it beside `path`, then it takes that name."""
+@contextlib.contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Make one file in one move: write the path that is given, and it takes the name of `path` if all went well.
+
+    The folder is made where there is none. The temporary file has the same name, so that its ending tells the format.
+    """
     path = Path(path)
-    temporary = _temporary_in(path.parent, path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = _temporary_in(path.parent, path.name)
     try:
-        write(temporary / path.name)
-        (temporary / path.name).replace(path)
+        yield folder / path.name
+        _flush(folder / path.name)
+        (folder / path.name).replace(path)
         _flush(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:

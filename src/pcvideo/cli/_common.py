@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pcvideo import hub
-from pcvideo._files import write_file, write_json
 from pcvideo.models import Predictor
 from pcvideo.rollout import unroll
 
@@ -31,7 +30,6 @@ __all__ = [
     "logging_to_stderr",
     "one_line",
     "print_json",
-    "save_json",
     "set_threads",
 ]
 
@@ -175,9 +173,3 @@ def forecast(model: Predictor, context: Tensor, horizon: int, *, progress: bool 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a JSON object, and nothing else, on standard output."""
     print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def save_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object aside, then under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, lambda temporary: write_json(temporary, value))

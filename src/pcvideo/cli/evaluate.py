@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcvideo._checks import check_int
+from pcvideo._files import write_json
 from pcvideo.cli._clips import batches, generated_clips, own_clips, spread
 from pcvideo.cli._common import (
     add_command,
@@ -16,7 +17,6 @@ from pcvideo.cli._common import (
     forecast,
     load_model,
     print_json,
-    save_json,
     set_threads,
 )
 from pcvideo.cli._scores import MODEL, Scores, add_metric_flags, table
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         **facts,
     }
     if arguments.json not in (None, "-"):
-        save_json(Path(arguments.json), result)
+        write_json(Path(arguments.json), result)
     if arguments.json == "-":
         print_json(result)
         return

@@ -14,13 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from pcvideo._checks import check_int, check_number
+from pcvideo._files import write_json
 from pcvideo.cli._common import (
     add_command,
     device_of,
     forecast,
     load_model,
     print_json,
-    save_json,
     set_threads,
 )
 from pcvideo.cli._scores import MODEL, Scores, add_metric_flags, nothing_to_compare, table
@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
         "seconds": round(seconds, 4),
         "files": files,
     }
-    save_json(arguments.out / "metrics.json", result)
+    write_json(arguments.out / "metrics.json", result)
     print_json(result) if arguments.json else _tell(arguments, scene, result)
 
 

@@ -19,6 +19,7 @@ import torch
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_keys
+from pcvideo._files import write_json
 from pcvideo.cli._clips import batches, generated_clips, own_clips
 from pcvideo.cli._common import (
     add_command,
@@ -26,7 +27,6 @@ from pcvideo.cli._common import (
     forecast,
     load_model,
     print_json,
-    save_json,
     set_threads,
 )
 from pcvideo.cli._scores import MODEL, Scores, table
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         model, settings = _model(settings)
         train_clips, val_clips = _open(settings, model.in_channels)
         trainer = _trainer(model, settings, device)
-        save_json(run_dir / CONFIG_NAME, settings)
+        write_json(run_dir / CONFIG_NAME, settings)
         logger.info("%s parameters, %d clips to train on", f"{_count(model):,}", len(train_clips))
         with _log_above_the_bar():
             trainer.fit(train_clips, val_clips, resume=arguments.resume)
@@ -284,7 +284,7 @@ def _finish(arguments: argparse.Namespace, settings: Mapping[str, Any], trainer:
         "steps": trainer.step,
         "init": settings["init"],
     }
-    save_json(run_dir / "metrics.json", result)
+    write_json(run_dir / "metrics.json", result)
     if arguments.json:
         print_json(result)
         return

@@ -108,8 +108,8 @@ class Stream:
 
     def save(self, path: str | Path) -> None:
         """Write the stream's state into a safetensors file; one that was there before is replaced in one move."""
-        tensors = self.state_dict()
-        _files.write_file(path, lambda temporary: _files.write_tensors(temporary, tensors))
+        with _files.written_aside(path) as temporary:
+            _files.write_tensors(temporary, self.state_dict())
 
     def load(self, path: str | Path) -> None:
         """Go on from a file that `save` wrote.

@@ -34,7 +34,8 @@ class RunLog:
             if int(row[0]) <= (validated if row[1].startswith(VALIDATION) else step)
         ]
         # Aside and then moved over: a kill in between must not cost the rows of the run so far.
-        _files.write_file(self.path, lambda temporary: _write_rows(temporary, [list(_COLUMNS), *kept]))
+        with _files.written_aside(self.path) as temporary:
+            _write_rows(temporary, [list(_COLUMNS), *kept])
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._events = None

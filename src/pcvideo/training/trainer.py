@@ -274,7 +274,7 @@ class Trainer:
             "versions": {"pcvideo": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "notes": self.notes,
         }
-        _files.write_file(self.run_dir / "run.json", lambda temporary: _files.write_json(temporary, facts))
+        _files.write_json(self.run_dir / "run.json", facts)
 
     def _about_strategy(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcvideo._checks import check_number, describe
-from pcvideo._files import TEMPORARY_PREFIX, update_folder
+from pcvideo._files import update_folder, written_aside
 from pcvideo._optional import require
 from pcvideo.video_io.convert import as_tensor
 from pcvideo.video_io.pictures import list_pictures
@@ -60,7 +59,7 @@ def write_video(path: str | os.PathLike[str], frames: Frames, rate: float) -> No
         raise ValueError(f"the installed PyAV has no encoder for {path.suffix}; write an .mp4, or pip install av")
     pictures = _pictures(frames)
     first = next(pictures)
-    with _beside(path) as temporary, av.open(str(temporary), "w") as container:
+    with written_aside(path) as temporary, av.open(str(temporary), "w") as container:
         stream = _video_stream(container, encoder, first, rate)
         for picture in _with_first(first, pictures):
             even = np.pad(picture, ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)), mode="edge")
@@ -102,7 +101,7 @@ def write_gif(path: str | os.PathLike[str], frames: Frames, rate: float, *, loop
     images = [_image(picture) for picture in _pictures(frames)]
     duration = 10 * max(2, round(100 / rate))
     repeat = {"loop": 0} if loop else {}
-    with _beside(path) as temporary:
+    with written_aside(path) as temporary:
         images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, **repeat)
 
 
@@ -165,17 +164,3 @@ def _eight_bit(frame: Tensor, index: int) -> np.ndarray:
 def _image(picture: np.ndarray) -> Any:
     image_module = require("PIL.Image", purpose="writing pictures")
     return image_module.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, which takes the name of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

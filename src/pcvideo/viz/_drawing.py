@@ -4,11 +4,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pcvideo._checks import check_number, describe
-from pcvideo._files import TEMPORARY_PREFIX
 from pcvideo._optional import require
 
 __all__ = [
@@ -31,7 +26,6 @@ __all__ = [
     "fit_scale",
     "font",
     "resized",
-    "written_aside",
 ]
 
 PAPER = (250, 250, 248)
@@ -163,17 +157,3 @@ def draw_on(size: tuple[int, int]) -> tuple[Any, Any]:
 def font(size: int) -> Any:
     """Pillow's own sans serif; it has no minus sign and no arrows."""
     return require("PIL.ImageFont", purpose="writing on pictures").load_default(size=size)
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, which is flushed and takes the name of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

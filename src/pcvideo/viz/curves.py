@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pcvideo._checks import describe
+from pcvideo._files import written_aside
 from pcvideo._optional import require
-from pcvideo.viz._drawing import FAINT, INK, MUTED, PAPER, written_aside
+from pcvideo.viz._drawing import FAINT, INK, MUTED, PAPER
 
 __all__ = ["horizon_curve", "loss_curve"]
 

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pcvideo._checks import check_int
+from pcvideo._files import written_aside
 from pcvideo.viz._drawing import (
     ACCENT,
     FAINT,
@@ -24,7 +25,6 @@ from pcvideo.viz._drawing import (
     fit_scale,
     font,
     resized,
-    written_aside,
 )
 
 if TYPE_CHECKING:
