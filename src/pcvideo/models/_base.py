@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pcvideo import _files
 from pcvideo._checks import check_bool, check_clip, check_int, check_keys, check_values, describe
+from pcvideo._memory_format import channels_last
 from pcvideo.rollout import unroll
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class Predictor(nn.Module):
             raise ValueError(f"{folder} holds a {kind}, not a {cls.__name__}; load it with that class")
         model = cls.from_config(config).to(dtype)
         model._load(_files.read_tensors(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME), strict=strict)
-        return model.to(device).eval()
+        return channels_last(model.to(device)).eval()
 
     def _load(self, tensors: Mapping[str, Tensor], source: str, *, strict: bool) -> None:
         own = self.state_dict()

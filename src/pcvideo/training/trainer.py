@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pcvideo import _files
 from pcvideo._checks import check_choice, check_int, check_number
+from pcvideo._memory_format import channels_last
 from pcvideo._version import __version__
 from pcvideo.training.batches import check_clips, load_batches, train_batches
 from pcvideo.training.checkpoint import (
@@ -124,7 +125,7 @@ class Trainer:
         self.num_workers = check_int("num_workers", num_workers, minimum=0)
         self.keep, self.max_bad_steps = check_int("keep", keep), check_int("max_bad_steps", max_bad_steps, minimum=0)
         self.callbacks = tuple(callbacks)
-        self.model = _channels_last(model.to(self.device))
+        self.model = channels_last(model.to(self.device))
         self.strategy = strategy.attach(self.model).to(self.device)
         self.optimizer = OPTIMIZERS[optimizer](self.strategy.parameters(), lr=lr, weight_decay=weight_decay)
         self.average = self._new_average()
@@ -377,15 +378,6 @@ class Trainer:
 
         # None: silent where standard error is no terminal.
         return tqdm(total=self.settings["steps"], initial=self.step, unit="step", disable=None)
-
-
-def _channels_last(model: Any) -> Any:
-    """The model with the channels of its image filters last, which is faster on CPU and GPU alike."""
-    for parameter in model.parameters():
-        # Filters of volumes have five axes, and no use for it.
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return model
 
 
 def _seed_of(seed: int, step: int) -> int:
