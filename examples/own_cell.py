@@ -46,7 +46,7 @@ class OpenForgetPredictor(pcvideo.MultiScalePredictor):
 def main(steps: int, out: str) -> torch.Tensor:
     torch.manual_seed(0)
     clips = pcvideo.data.MovingMNIST(clips=64, size=32, frames=8, num_digits=1)
-    batches = torch.stack([clips[index] for index in range(64)]).split(8)
+    batches = torch.stack([clips[index] for index in range(64)]).split(4)
     model = OpenForgetPredictor(forget_bias=1.0)
     optimizer, loss_of = torch.optim.Adam(model.parameters(), lr=3e-3), pcvideo.losses.PyramidLoss(batch_mean=True)
     for step in range(steps):

@@ -30,8 +30,8 @@ FACTS = {
     },
     "mspn-natural": {
         "task": "Predicts the next frames of a person signing or of a street seen from above, 64x80 colour",
-        "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; two "
-        "more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
+        "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; "
+        "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
         "licence": "Apache-2.0",
         "evaluation": "--dataset videos --size 64 80 --stride 5 --include walk want yes thanks",
     },
