@@ -97,6 +97,7 @@ def test_every_cell_is_given_what_the_algorithm_says(patch, residual):
             expected = [errors[level]]
             expected += [errors[level - 1][..., ::2, ::2]] if level > 0 else []
             expected += [doubled(predictions[level + 1])] if level < 2 else []
+            expected += [current[level]] if residual else []
             assert number == level
             assert latent is None if level == 2 else latent.item() == level + 1
             seen = space_to_depth(np.concatenate(expected, axis=1), patch)
@@ -151,6 +152,8 @@ def test_level_channels_count_the_errors_and_the_prediction(level, levels, expec
     for channels in (1, 3):
         assert MultiScalePredictor.level_channels(level, levels, channels) == expected * channels
         assert MultiScalePredictor.level_channels(level, levels, channels, patch=2) == 4 * expected * channels
+        with_frame = MultiScalePredictor.level_channels(level, levels, channels, residual=True)
+        assert with_frame == (expected + 1) * channels
 
 
 def test_the_size_that_fits_is_the_least_common_multiple_of_what_the_levels_need():

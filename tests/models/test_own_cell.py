@@ -24,7 +24,7 @@ def example():
 class TestOwnCell(PredictorContract):
     channels = 1
     multiple = 4
-    backend = "eager"
+    backend = None
 
     def make(self):
         return runpy.run_path(str(EXAMPLE), run_name="own_cell")["OpenForgetPredictor"](widths=(3, 4, 5))

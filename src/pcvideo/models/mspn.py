@@ -190,6 +190,7 @@ class MSPN(MultiScalePredictor):
         check_choice("norm", norm, (None, "batch"))
         check_choice("cell", cell, ("ed_lstm", "encoder_lstm_decoder"))
         check_choice("resample", resample, ("nearest", "average", "binomial"))
+        check_bool("residual", residual)
         check_bool("latent_sharing", latent_sharing)
         check_bool("align_corners", align_corners)
         if isinstance(channels, str) or not isinstance(channels, Sequence):
