@@ -26,8 +26,9 @@ from pcvideo.ops import split_error
 
 __all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState"]
 
-# With `residual`, a fresh image head is this share of PyTorch's default.
+# With `residual`, a fresh image head is this share of PyTorch's default, and errors are made so much larger.
 _RESIDUAL_HEAD = 0.01
+_RESIDUAL_GAIN = 8.0
 
 
 class MultiScaleState(NamedTuple):
@@ -52,6 +53,7 @@ class MultiScalePredictor(Predictor):
         patch: each cell sees its level in patches of this side (space to depth before, depth to space after), so that
             `patch ** 2` times the channels stand at a `patch ** 2`-th of the places.
         residual: each cell is also given the frame that it was last corrected with, and predicts the change from it.
+            Errors are then of the size of a change, so they are multiplied by 8 and cut at 1.
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
     """
 
@@ -120,6 +122,9 @@ class MultiScalePredictor(Predictor):
         self, errors: Sequence[Tensor], states: Sequence[Any], current: Sequence[Tensor]
     ) -> MultiScaleState:
         levels = len(self.cells)
+        if self.residual:
+            # Beside whole frames, the traces of motion would be too faint to be learnt from soon.
+            errors = [(_RESIDUAL_GAIN * error).clamp(max=1) for error in errors]
         predictions: list[Tensor] = [errors[0]] * levels
         next_states = list(states)
         latent: Tensor | None = None
