@@ -46,13 +46,15 @@ def test_saving_replaces_the_weights_and_keeps_the_folders_other_files(weights):
     assert [path.name for path in weights.parent.iterdir()] == ["weights"]
 
 
-def test_a_new_folder_gets_the_mode_that_the_umask_gives(tmp_path):
+def test_a_new_folder_and_its_files_get_the_modes_that_the_umask_gives(tmp_path):
     mask = os.umask(0o027)
     try:
         MSPN(**TINY).save_pretrained(tmp_path / "deep" / "weights")
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "deep" / "weights").stat().st_mode) == 0o750
+    for name in ("config.json", "model.safetensors"):
+        assert stat.S_IMODE((tmp_path / "deep" / "weights" / name).stat().st_mode) == 0o640
 
 
 def test_nan_in_a_config_is_refused_and_nothing_is_written(weights):

@@ -110,6 +110,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     except SafetensorError as error:
         # safetensors reports a full disk as an error of its own kind.
         raise OSError(f"{path} can't be written: {error}") from error
+    # safetensors makes files that their owner alone can read.
+    Path(path).chmod(_by_umask(0o666))
     _flush(Path(path))
 
 
@@ -227,11 +229,16 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _temporary_in(parent: Path, name: str) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{name}-", dir=parent))
-    # mkdtemp makes the folder private; ours is as any other folder, by the umask.
+    # mkdtemp makes the folder private; ours is as any other folder.
+    temporary.chmod(_by_umask(0o777))
+    return temporary
+
+
+def _by_umask(mode: int) -> int:
+    """The mode that a new file or folder gets here."""
     mask = os.umask(0)
     os.umask(mask)
-    temporary.chmod(0o777 & ~mask)
-    return temporary
+    return mode & ~mask
 
 
 def _flush(path: Path) -> None:
