@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips to train and evaluate on."""
 
-from .clips import ClipDataset, TensorClips, Window, cut_windows
-from .digits import MNIST_MIRRORS, download_mnist, find_mnist, read_idx
-from .drawn_digits import procedural_digits
-from .frame_folders import FrameFolder
-from .moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
-from .transforms import (
+from pcvideo.data.clips import ClipDataset, TensorClips, Window, cut_windows
+from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_idx
+from pcvideo.data.drawn_digits import procedural_digits
+from pcvideo.data.frame_folders import FrameFolder
+from pcvideo.data.moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
+from pcvideo.data.transforms import (
     CenterCrop,
     Compose,
     HorizontalFlip,
@@ -16,7 +16,7 @@ from .transforms import (
     ToGrey,
     VerticalFlip,
 )
-from .video_files import VideoFolder, open_clips
+from pcvideo.data.video_files import VideoFolder, open_clips
 
 __all__ = [
     "MNIST_MIRRORS",

@@ -15,7 +15,6 @@ import io
 import logging
 import math
 import os
-import secrets
 import urllib.error
 import urllib.request
 import zlib
@@ -25,7 +24,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .._checks import check_choice
+from pcvideo._checks import check_choice
+from pcvideo._files import written_aside
 
 __all__ = ["MNIST_MIRRORS", "default_mnist_folder", "download_mnist", "find_mnist", "read_idx"]
 
@@ -160,7 +160,8 @@ def download_mnist(
     for part in _STEMS if split == "both" else (split,):
         target = place / f"{_STEMS[part]}-idx3-ubyte.gz"
         if not (target.is_file() and _fault_of(target.read_bytes(), _MD5[part]) is None):
-            _write_aside(target, _download(target.name, mirrors, _MD5[part], timeout))
+            with written_aside(target) as aside:
+                aside.write_bytes(_download(target.name, mirrors, _MD5[part], timeout))
     return place
 
 
@@ -221,17 +222,3 @@ def _fault_of(packed: bytes, md5: str) -> str | None:
     if checksum.hexdigest() != md5:
         return f"its content has md5 {checksum.hexdigest()}, expected {md5}"
     return None
-
-
-def _write_aside(target: Path, content: bytes) -> None:
-    """Write under a name of this process's own, flush, rename: two processes at once leave one whole file."""
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with aside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .._checks import check_int
+from pcvideo._checks import check_int
 
 __all__ = ["procedural_digits"]
 

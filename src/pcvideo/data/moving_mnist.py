@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._checks import check_choice, check_int, check_number, describe
-from .digits import default_mnist_folder, find_mnist, read_idx
-from .drawn_digits import procedural_digits
+from pcvideo._checks import check_choice, check_int, check_number, describe
+from pcvideo.data.digits import default_mnist_folder, find_mnist, read_idx
+from pcvideo.data.drawn_digits import procedural_digits
 
 __all__ = ["MovingMNIST", "MovingMNISTFile", "read_moving_mnist_test"]
 

@@ -30,6 +30,8 @@ __all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState"]
 _RESIDUAL_HEAD = 0.01
 _RESIDUAL_GAIN = 8.0
 
+_CELLS: dict[str, type[nn.Module]] = {"ed_lstm": EDLSTMCell, "encoder_lstm_decoder": EncoderLSTMDecoderCell}
+
 
 class MultiScaleState(NamedTuple):
     """What is carried from step to step: every level's anticipation of the next frame, and every cell's state."""
@@ -193,45 +195,29 @@ class MSPN(MultiScalePredictor):
         check_int("hidden_channels", hidden_channels)
         check_int("patch", patch)
         check_choice("norm", norm, (None, "batch"))
-        check_choice("cell", cell, ("ed_lstm", "encoder_lstm_decoder"))
+        check_choice("cell", cell, tuple(_CELLS))
         check_choice("resample", resample, ("nearest", "average", "binomial"))
         check_bool("residual", residual)
         check_bool("latent_sharing", latent_sharing)
         check_bool("align_corners", align_corners)
-        if isinstance(channels, str) or not isinstance(channels, Sequence):
-            raise TypeError(f"channels must be a sequence of whole numbers, got {describe(channels)}")
-        widths = tuple(check_int(f"channels[{index}]", width) for index, width in enumerate(channels))
-        if len(widths) < levels + 1:
-            raise ValueError(
-                f"channels must hold at least levels + 1 = {levels + 1} widths, one halving more than there are "
-                f"levels, got {widths}"
-            )
-
-        def build(level: int) -> nn.Module:
-            seen = self.level_channels(level, levels, in_channels, patch, residual=residual)
+        widths = _check_widths(channels, levels)
+        cells = []
+        for level in range(levels):
             own = widths[: len(widths) - level]
-            image_channels = in_channels * patch**2
-            if cell == "encoder_lstm_decoder":
-                return EncoderLSTMDecoderCell(
-                    in_channels=seen,
-                    image_channels=image_channels,
-                    channels=own,
-                    norm=norm,
-                    align_corners=align_corners,
-                )
-            return EDLSTMCell(
-                in_channels=seen,
-                hidden_channels=hidden_channels,
-                image_channels=image_channels,
-                channels=own,
-                latent_channels=own[-2] if latent_sharing and level < levels - 1 else 0,
-                norm=norm,
-                align_corners=align_corners,
-                activation=None if residual else "leaky_relu",
-            )
-
+            parts: dict[str, Any] = {
+                "in_channels": self.level_channels(level, levels, in_channels, patch, residual=residual),
+                "image_channels": in_channels * patch**2,
+                "channels": own,
+                "norm": norm,
+                "align_corners": align_corners,
+            }
+            if cell == "ed_lstm":
+                parts["hidden_channels"] = hidden_channels
+                parts["latent_channels"] = own[-2] if latent_sharing and level < levels - 1 else 0
+                parts["activation"] = None if residual else "leaky_relu"
+            cells.append(_CELLS[cell](**parts))
         super().__init__(
-            [build(level) for level in range(levels)],
+            cells,
             in_channels=in_channels,
             downsample=Downsample(resample),
             upsample=Upsample(align_corners=align_corners),
@@ -253,3 +239,15 @@ class MSPN(MultiScalePredictor):
             head = cell.codec.head if isinstance(cell, EncoderLSTMDecoderCell) else cell.to_image
             for parameter in head.parameters():
                 parameter.mul_(_RESIDUAL_HEAD)
+
+
+def _check_widths(channels: Any, levels: int) -> tuple[int, ...]:
+    if isinstance(channels, str) or not isinstance(channels, Sequence):
+        raise TypeError(f"channels must be a sequence of whole numbers, got {describe(channels)}")
+    widths = tuple(check_int(f"channels[{index}]", width) for index, width in enumerate(channels))
+    if len(widths) < levels + 1:
+        raise ValueError(
+            f"channels must hold at least levels + 1 = {levels + 1} widths, one halving more than there are levels, "
+            f"got {widths}"
+        )
+    return widths
