@@ -31,6 +31,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return said.err
 
 
+def test_the_curve_is_drawn_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], grey_model: str, idx_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="curves need the train extra")
+    call = ("--model", grey_model, "--dataset", "moving-mnist", "--data", idx_folder, "--clips", 2, "--horizon", 3)
+    evaluate(capsys, *call, "--curve", tmp_path / "curve.svg")
+    drawn = (tmp_path / "curve.svg").read_text()
+    for word in ("model", "copy-last", "black", "standard"):
+        assert word in drawn
+
+
 def test_moving_digits_score_as_in_a_plain_loop_whatever_the_batch(
     capsys: pytest.CaptureFixture[str], grey_model: str, idx_folder: Path
 ) -> None:

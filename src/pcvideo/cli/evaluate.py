@@ -22,6 +22,7 @@ from pcvideo.cli._common import (
 from pcvideo.cli._scores import MODEL, Scores, add_metric_flags, table
 from pcvideo.metrics import PROTOCOLS
 from pcvideo.models import Predictor
+from pcvideo.viz import horizon_curve
 
 __all__ = ["add_parser", "run"]
 
@@ -66,6 +67,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="OUT", help="write the figures there; alone or as -, print them alone"
     )
+    parser.add_argument("--curve", type=Path, metavar="OUT", help="draw the MSE of each step there, as .png or .svg")
     add_metric_flags(parser, protocols=list(PROTOCOLS))
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -86,6 +88,8 @@ def run(arguments: argparse.Namespace) -> None:
         "context": arguments.context,
         **facts,
     }
+    if arguments.curve is not None:
+        _draw(arguments.curve, result["protocols"])
     if arguments.json not in (None, "-"):
         write_json(Path(arguments.json), result)
     if arguments.json == "-":
@@ -98,6 +102,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(result["protocols"]))
     if arguments.json is not None:
         print(f"\nwritten: {arguments.json}")
+
+
+def _draw(path: Path, protocols: dict[str, Any]) -> None:
+    """The first protocol's MSE over the steps of the horizon, beside the baselines'."""
+    protocol, report = next(iter(protocols.items()))
+    steps = {name.replace("_", "-"): figures["mse"] for name, figures in report["per_step"].items()}
+    horizon_curve({"model": steps.pop(MODEL), **steps}, metric=f"MSE, sum over a frame ({protocol})", path=path)
 
 
 def _open(arguments: argparse.Namespace, model: Predictor) -> tuple[Any, dict[str, Any]]:
