@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import multiprocessing
 import platform
-import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ def ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, t
 
 
 def peak_memory(run: Callable[..., None], *arguments: object) -> float:
-    """MiB by which `run(*arguments)` raised the peak memory of a fresh process above what it held before.
+    """MiB by which `run(*arguments)` raised the peak memory of a fresh process above what it held before; Linux only.
 
     `run` is given a function as its first argument, to call once everything is set up that doesn't count.
     """
@@ -51,13 +50,21 @@ def peak_memory(run: Callable[..., None], *arguments: object) -> float:
 
 
 def _peak(run: Callable[..., None], *arguments: object) -> float:
-    before: list[int] = []
+    before: list[float] = []
 
     def start() -> None:
-        before.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        # Linux forgets the peak so far, which making the weights may have set.
+        Path("/proc/self/clear_refs").write_text("5")
+        before.append(_high_water())
 
     run(start, *arguments)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before[-1]) / 1024
+    return _high_water() - before[-1]
+
+
+def _high_water() -> float:
+    """The peak of this process's resident memory, in MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
 
 
 def machine() -> str:

@@ -78,7 +78,7 @@ def _rows(seconds: dict[str, list[float]], baseline: str, frames: int) -> list[l
 def _train_plain(start: Callable[[], None], config: dict) -> None:
     model, clip = PlainMSPN(**config), torch.rand(1, CONTEXT + HORIZON, 1, SIZE, SIZE)
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = torch.ones_like(parameter)  # touched, so that its memory counts as held
     start()
     model(clip, HORIZON, train=True)[1].backward()
 
@@ -86,7 +86,7 @@ def _train_plain(start: Callable[[], None], config: dict) -> None:
 def _train_ours(start: Callable[[], None], config: dict, checkpoint: bool) -> None:
     model, clip = pcvideo.MSPN(**config), torch.rand(1, CONTEXT + HORIZON, 1, SIZE, SIZE)
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = torch.ones_like(parameter)  # touched, so that its memory counts as held
     start()
     pyramids = roll_out(model, clip[:, :-1], feed=feed_context(CONTEXT), checkpoint=checkpoint).pyramids
     loss: Tensor = sum(
