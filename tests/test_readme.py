@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def test_the_python_code_runs_from_top_to_bottom_and_gives_what_it_says():
     names: dict = {}
     for block in blocks("python"):
-        exec(block, names)  # noqa: S102 - our own README
+        exec(block, names)
     assert names["future"].shape == (10, 1, 64, 64)
     assert float(names["future"].min()) >= 0
     assert float(names["future"].max()) <= 1
