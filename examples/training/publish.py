@@ -2,7 +2,7 @@
 """From a finished run to a weights folder: round to 16 bit, score what was rounded, write the card.
 
     python examples/training/publish.py mspn-moving-mnist runs/mspn-moving-mnist src/pcvideo/weights --data FOLDER
-    python examples/training/publish.py mspn-natural runs/mspn-natural weights --data FOLDER
+    python examples/training/publish.py mspn-natural runs/mspn-natural src/pcvideo/weights --data FOLDER
 
 FOLDER is what `pcvideo evaluate --data` takes: MNIST's IDX files, or the folder of videos.
 """

@@ -250,3 +250,15 @@ def test_weights_that_are_not_there_are_refused_with_where_was_looked(
     assert "no weights called 'mspn-moving-minst'" in refused(
         capsys, "--model", "mspn-moving-minst", "--out", tmp_path / "out"
     )
+
+
+def test_a_clip_of_ones_own_needs_no_flag_and_is_told_what_size_the_weights_learned_at(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "clip.npy", random_clip(5, 3, 48, 64))
+    call = [tmp_path / "clip.npy", "--horizon", 2, "--context", 3]
+    result = predict(capsys, *call, "--out", tmp_path / "own")
+    assert result["model"] == "mspn-natural"
+    assert any("--size 64 80" in note for note in result["notes"])
+    fitting = predict(capsys, *call, "--size", 64, 80, "--out", tmp_path / "fitting")
+    assert fitting["notes"] == []

@@ -34,7 +34,8 @@ from pcvideo.viz import comparison_frames, save_comparison_gif, save_strip
 
 __all__ = ["add_parser", "run"]
 
-DEFAULT_MODEL = "mspn-moving-mnist"
+# What is taken where no --model is given: for a clip of one's own, and for the built-in one.
+_CLIP_MODEL, _BUILT_IN_MODEL = "mspn-natural", "mspn-moving-mnist"
 # Of the first 24 seeds, the one whose digits cover each other least, so that one sees what is predicted.
 _BUILT_IN_SEED = 9
 BUILT_IN_CLIP = f"moving digits (procedural, seed {_BUILT_IN_SEED})"
@@ -54,8 +55,8 @@ Without CLIP: a generated clip of moving digits. Written to the folder --out, ov
 
 _EPILOG = """examples:
   pcvideo predict
-  pcvideo predict walk.mkv --model mspn-natural --horizon 10
-  pcvideo predict walk.mkv --to-grey --size 64 64 --context 20 --out walk-prediction --video
+  pcvideo predict walk.mkv --horizon 10
+  pcvideo predict walk.mkv --model mspn-moving-mnist --to-grey --size 64 64 --context 20 --out walk-prediction --video
   pcvideo predict clip.npy --layout THWC --value-range 0 255 --model runs/pcvideo/best --json
 """
 
@@ -76,9 +77,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "clip", nargs="?", metavar="CLIP", help="video file, GIF, folder of pictures, .npy, .npz or .pt"
     )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="name (see pcvideo models) or folder (default: %(default)s)"
-    )
+    defaults = f"{_CLIP_MODEL}, without CLIP {_BUILT_IN_MODEL}"
+    parser.add_argument("--model", help=f"name (see pcvideo models) or folder (default: {defaults})")
     parser.add_argument("--horizon", type=int, default=10, help="frames to predict (default: %(default)s)")
     parser.add_argument("--context", type=int, default=10, help="frames to look at (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("pcvideo-prediction"), help="folder (default: %(default)s)")
@@ -111,6 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Predict, write the pictures and the figures, and say what came out."""
     horizon, context = check_int("--horizon", arguments.horizon), check_int("--context", arguments.context)
     _prepare(arguments)
+    if arguments.model is None:
+        arguments.model = _BUILT_IN_MODEL if arguments.clip is None else _CLIP_MODEL
     set_threads(arguments.threads)
     model = load_model(arguments.model, device_of(arguments.device))
     clip = _read(arguments, context + horizon, model.in_channels)
