@@ -125,7 +125,7 @@ class MultiScalePredictor(Predictor):
     ) -> MultiScaleState:
         levels = len(self.cells)
         if self.residual:
-            # Beside whole frames, the traces of motion would be too faint to be learnt from soon.
+            # They stand beside whole frames, of which the traces of motion are a small part.
             errors = [(_RESIDUAL_GAIN * error).clamp(max=1) for error in errors]
         predictions: list[Tensor] = [errors[0]] * levels
         next_states = list(states)
