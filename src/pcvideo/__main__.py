@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from runpy import run_module
+import sys
+
+from pcvideo.cli.main import main
 
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    run_module("pcvideo.cli.main", run_name="__main__")
+    sys.exit(main())
