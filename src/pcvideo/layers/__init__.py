@@ -3,6 +3,7 @@
 
 from pcvideo.layers.blocks import EncoderDecoder, ResidualBlock
 from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
+from pcvideo.layers.modulated_conv import ModulatedConv
 from pcvideo.layers.resample import Downsample, Upsample
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "EncoderDecoder",
     "EncoderLSTMDecoderCell",
     "LSTMState",
+    "ModulatedConv",
     "ResidualBlock",
     "Upsample",
 ]
