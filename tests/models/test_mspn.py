@@ -42,6 +42,14 @@ class TestNoLatentSharing(MSPNContract, latent_sharing=False):
     backend = None
 
 
+class TestModulateFusion(MSPNContract, fusion="modulate"):
+    pass
+
+
+class TestAddFusion(MSPNContract, fusion="add"):
+    backend = None
+
+
 class TestAverageResampling(MSPNContract, resample="average"):
     backend = None
 
@@ -241,6 +249,56 @@ def test_clamping_changes_what_is_returned_and_not_what_is_fed_back():
     torch.testing.assert_close(clamped(frames, 3), free.clamp(0, 1))
 
 
+def test_concatenation_is_the_fusion_where_nothing_is_said():
+    default, concat = MSPN(**TINY).state_dict(), MSPN(**TINY, fusion="concat").state_dict()
+    assert {name: tensor.shape for name, tensor in default.items()} == {name: t.shape for name, t in concat.items()}
+    assert default["cells.0.codec.merge_latent.weight"].shape == (8, 8 + 6, 3, 3)
+    assert default["cells.0.codec.merge_skips.0.weight"].shape == (6, 2 * 6, 3, 3)
+    assert default["cells.0.codec.head.weight"].shape == (4 * 3, 2 * 4, 3, 3)
+
+
+def added(width, out, other=None):
+    """Parameters of an addition: a 3x3 convolution with bias; for a latent 3x3 and 1x1, neither with one."""
+    return width * out * 9 + out if other is None else width * out * 9 + other * width
+
+
+def modulated(width, out, other=None):
+    """Parameters of a modulation: two 3x3 convolutions with biases, and the gain."""
+    return (other or width) * 2 * width * 9 + 2 * width + 1 + width * out * 9 + out
+
+
+@pytest.mark.parametrize(("fusion", "cost"), [("add", added), ("modulate", modulated)])
+def test_another_fusion_takes_the_place_of_each_concatenation(fusion, cost):
+    concat, other = MSPN(**TINY), MSPN(**TINY, fusion=fusion)
+    gates = 4 * TINY["hidden_channels"]
+    # In turn: the latent of level 0, the skips of its middle stage, the heads of both levels.
+    before = (8 + 6) * 8 * 9 + (12 * 6 * 9 + 6) + 2 * (8 * gates * 9 + gates)
+    after = cost(8, 8, 6) + cost(6, 6) + 2 * cost(4, gates)
+    assert count(other) - count(concat) == after - before
+
+
+@pytest.mark.parametrize("fusion", ["concat", "modulate", "add"])
+@pytest.mark.parametrize("cell", ["ed_lstm", "encoder_lstm_decoder"])
+def test_a_fresh_residual_network_predicts_nearly_the_last_frame_with_every_fusion(cell, fusion):
+    torch.manual_seed(0)
+    options = TINY | {"cell": cell, "fusion": fusion}
+    model, plain = MSPN(**options, residual=True).eval(), MSPN(**options).eval()
+    frames = golden_input(2, 3, 3, 16, 24).float()
+    assert (model(frames, 1)[:, 0] - frames[:, -1]).abs().max() < 0.01
+    assert (plain(frames, 1)[:, 0] - frames[:, -1]).abs().max() > 0.1
+
+
+def test_only_the_last_convolution_of_a_modulated_image_head_begins_small():
+    torch.manual_seed(0)
+    model = MSPN(**TINY, cell="encoder_lstm_decoder", fusion="modulate", residual=True)
+    for cell in model.cells:
+        head, bound = cell.codec.head, (4 * 9) ** -0.5  # PyTorch's for 4 channels and 3x3
+        assert head.gain == 1
+        assert head.to_scale_shift.weight.abs().max() > 0.9 * bound
+        assert head.to_scale_shift.bias.abs().max() > 0.5 * bound
+        assert 0.009 * bound < head.conv.weight.abs().max() <= 0.01 * bound
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
@@ -255,6 +313,8 @@ def test_clamping_changes_what_is_returned_and_not_what_is_fed_back():
         ({"patch": 1.5}, TypeError, "patch"),
         ({"norm": "bach"}, ValueError, "norm must be one of None, 'batch', got 'bach'; did you mean 'batch'"),
         ({"cell": "edlstm"}, ValueError, "did you mean 'ed_lstm'"),
+        ({"fusion": "modulated"}, ValueError, "did you mean 'modulate'"),
+        ({"fusion": None}, ValueError, "fusion must be one of 'concat', 'modulate', 'add', got None"),
         ({"resample": "averge"}, ValueError, "did you mean 'average'"),
         ({"latent_sharing": "no"}, TypeError, "latent_sharing must be True or False, got str 'no'"),
         ({"align_corners": 1}, TypeError, "align_corners must be True or False"),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The residual block and the U-Net of MSPN (arXiv 2212.11642, Fig. 3), as the published code has them.
 
-The published U-Net also creates a scalar and a last merge convolution that no forward pass uses; both are left out.
+The published U-Net also creates a scalar and a last merge convolution that no forward pass uses; both are left out. It
+takes in skip features and latents by concatenation; the other kinds of fusion are ours.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pcvideo._checks import check_choice
+from pcvideo.layers.modulated_conv import ModulatedConv
 
-__all__ = ["EncoderDecoder", "ResidualBlock"]
+__all__ = ["FUSIONS", "AddConv", "ConcatConv", "EncoderDecoder", "ResidualBlock"]
+
+FUSIONS = ("concat", "modulate", "add")
 
 
 class ResidualBlock(nn.Module):
@@ -46,6 +50,50 @@ class ResidualBlock(nn.Module):
         return self.activation(self.main(inputs) + self.shortcut(inputs))
 
 
+class ConcatConv(nn.Conv2d):
+    """A 3x3 convolution of features and others side by side.
+
+    Args:
+        channels: channels of the features.
+        other_channels: channels of the others; None is `channels`.
+        out_channels: channels of the output; None is `channels`.
+        bias: the convolution has one.
+
+    Shape: features (B, channels, H, W), other (B, other_channels, H, W) -> (B, out_channels, H, W).
+    """
+
+    # Itself the convolution, so that its weights have the names that the published ones have.
+    def __init__(
+        self, channels: int, *, other_channels: int | None = None, out_channels: int | None = None, bias: bool = True
+    ) -> None:
+        other_channels = channels if other_channels is None else other_channels
+        out_channels = channels if out_channels is None else out_channels
+        super().__init__(channels + other_channels, out_channels, 3, padding=1, bias=bias)
+
+    def forward(self, features: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+        """Fuse the features with the others."""
+        return super().forward(torch.cat([features, other], dim=1))
+
+
+class AddConv(nn.Module):
+    """A 3x3 convolution of the sum of features and others; a 1x1 convolution first widens or narrows the others to fit.
+
+    Args, shape: as `ConcatConv`. Where the widths are equal, there is no 1x1 convolution.
+    """
+
+    def __init__(
+        self, channels: int, *, other_channels: int | None = None, out_channels: int | None = None, bias: bool = True
+    ) -> None:
+        super().__init__()
+        other_channels = channels if other_channels is None else other_channels
+        self.match = nn.Conv2d(other_channels, channels, 1, bias=False) if other_channels != channels else nn.Identity()
+        self.conv = nn.Conv2d(channels, channels if out_channels is None else out_channels, 3, padding=1, bias=bias)
+
+    def forward(self, features: Tensor, other: Tensor) -> Tensor:
+        """Fuse the features with the others."""
+        return self.conv(features + self.match(other))
+
+
 class EncoderDecoder(nn.Module):
     """The U-Net inside a predictive cell; its bottleneck (the latent) can take in that of the coarser level.
 
@@ -56,6 +104,9 @@ class EncoderDecoder(nn.Module):
         latent_channels: channels of the coarser level's latent; 0 where there is none.
         norm: as in `ResidualBlock`.
         align_corners: of the bilinear up-sampling; the published network aligns corners.
+        fusion: how its own features take in the skip features and the coarser level's latent: "concat" as published
+            (`ConcatConv`), "modulate" (these modulate its own, `ModulatedConv`) or "add" (`AddConv`). The skip features
+            of the finest stage are taken in by the head.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H, W) and the latent (B, channels[-1], H / stride, W / stride),
     with `stride = 2 ** (len(channels) - 1)`.
@@ -70,8 +121,10 @@ class EncoderDecoder(nn.Module):
         latent_channels: int = 0,
         norm: str | None = None,
         align_corners: bool = True,
+        fusion: str = "concat",
     ) -> None:
         super().__init__()
+        check_choice("fusion", fusion, FUSIONS)
         down = list(pairwise(channels))
         up = [(coarse, fine) for fine, coarse in reversed(down)]
         self.stride = 2 ** len(down)
@@ -83,9 +136,7 @@ class EncoderDecoder(nn.Module):
             for fine, coarse in down
         )
         self.merge_latent = (
-            nn.Conv2d(channels[-1] + latent_channels, channels[-1], 3, padding=1, bias=False)
-            if latent_channels
-            else None
+            _fusion(fusion, channels[-1], other_channels=latent_channels, bias=False) if latent_channels else None
         )
         self.decoders = nn.ModuleList(
             nn.Sequential(
@@ -95,8 +146,8 @@ class EncoderDecoder(nn.Module):
             )
             for coarse, fine in up
         )
-        self.merge_skips = nn.ModuleList(nn.Conv2d(2 * fine, fine, 3, padding=1) for _, fine in up[:-1])
-        self.head = nn.Conv2d(2 * channels[0], out_channels, 3, padding=1)
+        self.merge_skips = nn.ModuleList(_fusion(fusion, fine) for _, fine in up[:-1])
+        self.head = _fusion(fusion, channels[0], out_channels=out_channels)
         self.activation = nn.LeakyReLU(0.01, inplace=True)
 
     def encode(self, inputs: Tensor, latent: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -109,22 +160,37 @@ class EncoderDecoder(nn.Module):
         if self.merge_latent is not None:
             if latent is None:
                 raise ValueError("this level merges the coarser level's latent, got latent=None")
-            features = self.activation(self.merge_latent(torch.cat([features, latent], dim=1)))
+            features = self.activation(self.merge_latent(features, latent))
         return features, skips
 
     def decode(self, latent: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """The output from the latent and the skip features."""
+        finest, *coarser = skips
+        *decoders, last = self.decoders
         features = latent
-        for stage, (decoder, skip) in enumerate(zip(self.decoders, reversed(skips), strict=True)):
-            features = torch.cat([decoder(features), skip], dim=1)
-            if stage < len(self.merge_skips):
-                features = torch.relu(self.merge_skips[stage](features))
-        return self.head(features)
+        for decoder, merge, skip in zip(decoders, self.merge_skips, reversed(coarser), strict=True):
+            features = torch.relu(merge(decoder(features), skip))
+        return self.head(last(features), finest)
 
     def forward(self, inputs: Tensor, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode, merge, decode; returns the output and the latent."""
         merged, skips = self.encode(inputs, latent)
         return self.decode(merged, skips), merged
+
+
+def _fusion(
+    fusion: str,
+    channels: int,
+    *,
+    other_channels: int | None = None,
+    out_channels: int | None = None,
+    bias: bool = True,
+) -> nn.Module:
+    """A module of features and others, with no activation, as the places it stands at have their own."""
+    if fusion == "modulate":
+        return ModulatedConv(channels, modulator_channels=other_channels, out_channels=out_channels, activation=None)
+    kind = ConcatConv if fusion == "concat" else AddConv
+    return kind(channels, other_channels=other_channels, out_channels=out_channels, bias=bias)
 
 
 def _norm(norm: str | None, channels: int) -> list[nn.Module]:

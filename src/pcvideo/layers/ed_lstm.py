@@ -39,6 +39,7 @@ class EDLSTMCell(nn.Module):
         latent_channels: channels of the coarser level's latent; 0 where there is none.
         norm: None or "batch".
         align_corners: of the U-Net's up-sampling.
+        fusion: how the U-Net takes in skip features and latent; see `EncoderDecoder`.
         activation: of the predicted image: "leaky_relu" as published, or None.
 
     Shape: inputs (B, in_channels, H, W), latent (B, latent_channels, H / stride, W / stride) or None ->
@@ -55,6 +56,7 @@ class EDLSTMCell(nn.Module):
         latent_channels: int = 0,
         norm: str | None = None,
         align_corners: bool = True,
+        fusion: str = "concat",
         activation: str | None = "leaky_relu",
     ) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class EDLSTMCell(nn.Module):
             latent_channels=latent_channels,
             norm=norm,
             align_corners=align_corners,
+            fusion=fusion,
         )
         self.stride = self.codec.stride
         self.to_image = nn.Conv2d(hidden_channels, image_channels, 5, padding=2)
@@ -98,6 +101,7 @@ class EncoderLSTMDecoderCell(nn.Module):
         channels: widths of the U-Net, finest first; the last one is the LSTM's width too.
         norm: None or "batch".
         align_corners: of the U-Net's up-sampling.
+        fusion: how the U-Net takes in skip features; see `EncoderDecoder`.
 
     Shape: as `EDLSTMCell`; the state lives at the bottleneck's size. The returned latent is for the eye alone.
     """
@@ -110,6 +114,7 @@ class EncoderLSTMDecoderCell(nn.Module):
         channels: Sequence[int],
         norm: str | None = None,
         align_corners: bool = True,
+        fusion: str = "concat",
     ) -> None:
         super().__init__()
         width = channels[-1]
@@ -120,6 +125,7 @@ class EncoderLSTMDecoderCell(nn.Module):
             channels=channels,
             norm=norm,
             align_corners=align_corners,
+            fusion=fusion,
         )
         self.stride = self.codec.stride
         self.to_gates = nn.Conv2d(2 * width, 4 * width, 3, padding=1)

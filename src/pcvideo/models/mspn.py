@@ -6,7 +6,7 @@ levels to the fine ones within a step; split errors flow from fine to coarse int
 
 Where paper and code differ, the plain constructor follows the code, whose weights were published: all levels weigh the
 same, the image head is a LeakyReLU whose output is fed back unclamped, frames and errors are halved by taking every
-second pixel. `resample`, `align_corners`, `clamp`, `patch` and `residual` are ours.
+second pixel. `fusion`, `resample`, `align_corners`, `clamp`, `patch` and `residual` are ours.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from pcvideo._checks import check_bool, check_choice, check_int, describe
 from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, Upsample
+from pcvideo.layers.blocks import FUSIONS
 from pcvideo.models._base import Predictor
 from pcvideo.ops import split_error
 
@@ -165,6 +166,8 @@ class MSPN(MultiScalePredictor):
         norm: None, or "batch" for the published variant with batch normalisation.
         cell: "ed_lstm", or "encoder_lstm_decoder" for the paper's ablation (no hidden_channels, no latent sharing).
         latent_sharing: each level's latent is merged into that of the next finer one; False is the paper's ablation.
+        fusion: how a cell's U-Net takes in its skip features and the coarser level's latent: "concat" (published),
+            "modulate" or "add"; see `pcvideo.layers.EncoderDecoder`.
         resample: how frames and errors are halved: "nearest" (published), "average" or "binomial".
         align_corners: of all bilinear doubling; True is published.
         patch, residual, clamp: as in `MultiScalePredictor`; with `residual` the image head has no activation, and a
@@ -184,6 +187,7 @@ class MSPN(MultiScalePredictor):
         norm: str | None = None,
         cell: str = "ed_lstm",
         latent_sharing: bool = True,
+        fusion: str = "concat",
         resample: str = "nearest",
         align_corners: bool = True,
         patch: int = 1,
@@ -196,6 +200,7 @@ class MSPN(MultiScalePredictor):
         check_int("patch", patch)
         check_choice("norm", norm, (None, "batch"))
         check_choice("cell", cell, tuple(_CELLS))
+        check_choice("fusion", fusion, FUSIONS)
         check_choice("resample", resample, ("nearest", "average", "binomial"))
         check_bool("residual", residual)
         check_bool("latent_sharing", latent_sharing)
@@ -210,6 +215,7 @@ class MSPN(MultiScalePredictor):
                 "channels": own,
                 "norm": norm,
                 "align_corners": align_corners,
+                "fusion": fusion,
             }
             if cell == "ed_lstm":
                 parts["hidden_channels"] = hidden_channels
@@ -229,7 +235,7 @@ class MSPN(MultiScalePredictor):
             self._begin_with_the_last_frame()
         self.levels, self.channels, self.hidden_channels = levels, widths, hidden_channels
         self.norm, self.cell, self.latent_sharing = norm, cell, latent_sharing
-        self.resample, self.align_corners = resample, align_corners
+        self.fusion, self.resample, self.align_corners = fusion, resample, align_corners
 
     @torch.no_grad()
     def _begin_with_the_last_frame(self) -> None:
@@ -237,7 +243,8 @@ class MSPN(MultiScalePredictor):
         cells: Sequence[Any] = list(self.cells)
         for cell in cells:
             head = cell.codec.head if isinstance(cell, EncoderLSTMDecoderCell) else cell.to_image
-            for parameter in head.parameters():
+            # What a head does besides its last convolution is not of the size of the change.
+            for parameter in getattr(head, "conv", head).parameters():
                 parameter.mul_(_RESIDUAL_HEAD)
 
 
