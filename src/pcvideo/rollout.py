@@ -82,7 +82,8 @@ def unroll(
     """Step through a clip and beyond it, one (pyramid, state) at a time, so that nothing is kept that isn't needed.
 
     Args:
-        model: anything with `init_state` and `step`.
+        model: anything with `init_state` and `step`, and with `renew(state)` where a state holds what depends on the
+            weights alone.
         frames: (B, T, C, H, W), T >= 1.
         horizon: how many frames beyond the clip are predicted, at least 1; T + horizon - 1 steps are made.
         feed: what the model is corrected with, see `Feed`.
@@ -94,7 +95,7 @@ def unroll(
     """
     check_int("horizon", horizon)
     length = frames.shape[1]
-    state = model.init_state(frames[:, 0]) if state is None else state
+    state = model.init_state(frames[:, 0]) if state is None else getattr(model, "renew", _as_it_is)(state)
     prediction: Tensor | None = None
     for time in range(length + horizon - 1):
         frame = frames[:, time] if time < length else None
@@ -123,6 +124,10 @@ def rollout(
         pyramids.append(pyramid)
         state = last
     return Rollout(pyramids, state)
+
+
+def _as_it_is(state: Any) -> Any:
+    return state
 
 
 def _checkpoint_contexts(model: Any) -> tuple[Any, Any]:

@@ -31,6 +31,10 @@ class StreamContract:
     size = (16, 24)
     backend: str | None = "aot_eager"
     """What `torch.compile` hands its graphs to; for variants "eager" takes half the time, None leaves it out."""
+    enough = 4
+    """Frames of a clip in which every part is used."""
+    graphs = 2
+    """How many a compiled step takes: one for a frame that came, one for none, one for each level that begins later."""
 
     def make(self) -> Predictor:
         """A tiny model, with fresh weights."""

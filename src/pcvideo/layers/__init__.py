@@ -3,6 +3,7 @@
 
 from pcvideo.layers.blocks import EncoderDecoder, ResidualBlock
 from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
+from pcvideo.layers.fir import FIRDownsample, FIRUpsample, LearnableFIR
 from pcvideo.layers.modulated_conv import ModulatedConv
 from pcvideo.layers.resample import Downsample, Upsample
 
@@ -11,7 +12,10 @@ __all__ = [
     "EDLSTMCell",
     "EncoderDecoder",
     "EncoderLSTMDecoderCell",
+    "FIRDownsample",
+    "FIRUpsample",
     "LSTMState",
+    "LearnableFIR",
     "ModulatedConv",
     "ResidualBlock",
     "Upsample",

@@ -74,6 +74,21 @@ class Predictor(nn.Module):
         """What each entry of the pyramid should have been, once the frame (B, C, H, W) it predicts has come."""
         return [frame]
 
+    def seen(self, state: Any) -> list[Tensor] | None:
+        """What `targets` gives for the frame that the last `step` corrected with, where the state holds it anyway.
+
+        None where it doesn't; it may be shorter than `targets`, as a pyramid may be in the first steps.
+        """
+        return None
+
+    def renew(self, state: Any) -> Any:
+        """The state with what was computed from the weights alone computed again, for when they have changed since."""
+        return state
+
+    def to_frames(self, predictions: Tensor) -> Tensor:
+        """The frames that predictions (..., C, H, W), entry 0 of a pyramid, stand for: clamped ones with `clamp`."""
+        return predictions.clamp(0, 1) if self.clamp else predictions
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
@@ -104,8 +119,7 @@ class Predictor(nn.Module):
         length = frames.shape[1]
         steps = unroll(self, frames.to(self.dtype), horizon)
         predictions = torch.stack([pyramid[0] for time, (pyramid, _) in enumerate(steps) if time >= length - 1], dim=1)
-        predictions = predictions.clamp(0, 1) if self.clamp else predictions
-        return predictions.to(frames.dtype)
+        return self.to_frames(predictions).to(frames.dtype)
 
     @torch.no_grad()
     def predict(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ class Stream:
         upcoming = tensors["next"].to(self.model.device, self.model.dtype, copy=True)
         check_frame("next", upcoming, channels=self.model.in_channels, multiple=self.model.size_multiple)
         states = {name: value for name, value in tensors.items() if name not in ("next", "shape")}
-        self._state = unflatten_state(self._fresh_state(upcoming), states)
+        self._state = self.model.renew(unflatten_state(self._state_like(upcoming, states.keys()), states))
         self._next, self._shape = upcoming, tuple(int(side) for side in tensors["shape"])
 
     def save(self, path: str | Path) -> None:
@@ -119,6 +120,15 @@ class Stream:
             ValueError: it is of a stream of another model.
         """
         self.load_state_dict(_files.read_tensors(path))
+
+    def _state_like(self, frame: Tensor, names: Collection[str]) -> Any:
+        """A state that holds tensors of these names if any does: it may hold more from step to step at first."""
+        state = self._fresh_state(frame)
+        before: Collection[str] = ()
+        while (own := flatten_state(state).keys()) != names and own != before:
+            before = own
+            _, state = self._step(frame, state)
+        return state
 
     def _fresh_state(self, like: Tensor) -> Any:
         with self.model._evaluating():

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcvideo._checks import check_bool, check_choice, check_int, describe
-from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, Upsample
+from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, FIRDownsample, FIRUpsample, Upsample
 from pcvideo.layers.blocks import FUSIONS
 from pcvideo.models._base import Predictor
 from pcvideo.ops import split_error
 
-__all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState"]
+__all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState", "ResamplerTaps"]
 
 # With `residual`, a fresh image head is this share of PyTorch's default, and errors are made so much larger.
 _RESIDUAL_HEAD = 0.01
@@ -34,11 +34,23 @@ _RESIDUAL_GAIN = 8.0
 _CELLS: dict[str, type[nn.Module]] = {"ed_lstm": EDLSTMCell, "encoder_lstm_decoder": EncoderLSTMDecoderCell}
 
 
+class ResamplerTaps(NamedTuple):
+    """The taps by which frames, errors and predictions are filtered; None where a resampler makes none."""
+
+    frames: Tensor | None = None
+    errors: Tensor | None = None
+    predictions: Tensor | None = None
+
+
 class MultiScaleState(NamedTuple):
-    """What is carried from step to step: every level's anticipation of the next frame, and every cell's state."""
+    """What is carried from step to step: every level's anticipation of the next frame, and every cell's state.
+
+    Also the resamplers' taps, which depend on the weights alone: so they are made once, not in every step.
+    """
 
     predictions: tuple[Tensor, ...]
     cells: tuple[Any, ...]
+    taps: ResamplerTaps = ResamplerTaps()
 
 
 class MultiScalePredictor(Predictor):
@@ -51,7 +63,9 @@ class MultiScalePredictor(Predictor):
     Args:
         cells: one per level, finest first; see `pcvideo.layers.ed_lstm` for what a cell has.
         in_channels: channels C of a frame.
-        downsample: halves frames and errors, (B, C, H, W) -> (B, C, H / 2, W / 2); None is `Downsample("nearest")`.
+        downsample: halves frames, (B, C, H, W) -> (B, C, H / 2, W / 2); None is `Downsample("nearest")`. A resampler
+            with a `make_taps()`, such as `FIRDownsample`, is called with these taps as its second argument.
+        downsample_errors: halves errors, of 2C channels; None is `downsample`.
         upsample: doubles predictions; None is `Upsample(align_corners=True)`.
         patch: each cell sees its level in patches of this side (space to depth before, depth to space after), so that
             `patch ** 2` times the channels stand at a `patch ** 2`-th of the places.
@@ -66,6 +80,7 @@ class MultiScalePredictor(Predictor):
         *,
         in_channels: int,
         downsample: nn.Module | None = None,
+        downsample_errors: nn.Module | None = None,
         upsample: nn.Module | None = None,
         patch: int = 1,
         residual: bool = False,
@@ -76,6 +91,7 @@ class MultiScalePredictor(Predictor):
             raise ValueError("cells must hold at least one cell, got none")
         self.cells = nn.ModuleList(cells)
         self.downsample = Downsample("nearest") if downsample is None else downsample
+        self.downsample_errors = downsample_errors
         self.upsample = Upsample(align_corners=True) if upsample is None else upsample
         self.patch = check_int("patch", patch)
         self.residual = check_bool("residual", residual)
@@ -95,19 +111,25 @@ class MultiScalePredictor(Predictor):
         below, above = level > 0, level < levels - 1
         return (2 + 2 * below + above + residual) * in_channels * patch**2
 
-    def targets(self, frame: Tensor) -> list[Tensor]:
-        """The frame (B, C, H, W) at every level's size, which is what the levels predict."""
+    def targets(self, frame: Tensor, taps: Tensor | None = None) -> list[Tensor]:
+        """The frame (B, C, H, W) at every level's size, which is what the levels predict; `taps` spares making them."""
+        taps = _taps_of(self.downsample) if taps is None else taps
         pyramid = [frame]
         for _ in range(len(self.cells) - 1):
-            pyramid.append(self.downsample(pyramid[-1]))
+            pyramid.append(_resample(self.downsample, pyramid[-1], taps))
         return pyramid
+
+    def renew(self, state: MultiScaleState) -> MultiScaleState:
+        """The state with the taps that the resamplers make of their present weights."""
+        return state._replace(taps=self._make_taps())
 
     def init_state(self, like: Tensor) -> MultiScaleState:
         """The state before the first frame, holding its anticipation; `like` (B, C, H, W) gives size and dtype."""
-        zeros = self.targets(torch.zeros_like(like))
+        taps = self._make_taps()
+        zeros = self.targets(torch.zeros_like(like), taps.frames)
         cells: Sequence[Any] = list(self.cells)
         states = tuple(cell.init_state(self._to_patches(zero)) for cell, zero in zip(cells, zeros, strict=True))
-        return self._anticipate([split_error(zero, zero) for zero in zeros], states, zeros)
+        return self._anticipate([split_error(zero, zero) for zero in zeros], states, zeros, taps)
 
     def step(self, frame: Tensor | None, state: MultiScaleState) -> tuple[tuple[Tensor, ...], MultiScaleState]:
         """Correct with `frame` (B, C, H, W), or with the own prediction if None, then anticipate the next frame.
@@ -116,13 +138,13 @@ class MultiScalePredictor(Predictor):
             the pyramid of predictions, level l of shape (B, C, H / 2**l, W / 2**l), and the next state.
         """
         frame = state.predictions[0] if frame is None else frame
-        targets = self.targets(frame)
+        targets = self.targets(frame, state.taps.frames)
         errors = [split_error(*pair) for pair in zip(targets, state.predictions, strict=True)]
-        state = self._anticipate(errors, state.cells, targets)
+        state = self._anticipate(errors, state.cells, targets, state.taps)
         return state.predictions, state
 
     def _anticipate(
-        self, errors: Sequence[Tensor], states: Sequence[Any], current: Sequence[Tensor]
+        self, errors: Sequence[Tensor], states: Sequence[Any], current: Sequence[Tensor], taps: ResamplerTaps
     ) -> MultiScaleState:
         levels = len(self.cells)
         if self.residual:
@@ -134,9 +156,9 @@ class MultiScalePredictor(Predictor):
         for level in reversed(range(levels)):
             inputs = [errors[level]]
             if level > 0:
-                inputs.append(self.downsample(errors[level - 1]))
+                inputs.append(self._halve_errors(errors[level - 1], taps))
             if level < levels - 1:
-                inputs.append(self.upsample(predictions[level + 1]))
+                inputs.append(_resample(self.upsample, predictions[level + 1], taps.predictions))
             if self.residual:
                 # The errors alone would leave a cell to keep the whole picture in its hidden state.
                 inputs.append(current[level])
@@ -144,7 +166,15 @@ class MultiScalePredictor(Predictor):
             image, latent, next_states[level] = self.cells[level](seen, states[level], latent)
             image = F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
             predictions[level] = current[level] + image if self.residual else image
-        return MultiScaleState(tuple(predictions), tuple(next_states))
+        return MultiScaleState(tuple(predictions), tuple(next_states), taps)
+
+    def _make_taps(self) -> ResamplerTaps:
+        return ResamplerTaps(_taps_of(self.downsample), _taps_of(self.downsample_errors), _taps_of(self.upsample))
+
+    def _halve_errors(self, errors: Tensor, taps: ResamplerTaps) -> Tensor:
+        if self.downsample_errors is None:
+            return _resample(self.downsample, errors, taps.frames)
+        return _resample(self.downsample_errors, errors, taps.errors)
 
     def _to_patches(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(image, self.patch) if self.patch > 1 else image
@@ -168,7 +198,8 @@ class MSPN(MultiScalePredictor):
         latent_sharing: each level's latent is merged into that of the next finer one; False is the paper's ablation.
         fusion: how a cell's U-Net takes in its skip features and the coarser level's latent: "concat" (published),
             "modulate" or "add"; see `pcvideo.layers.EncoderDecoder`.
-        resample: how frames and errors are halved: "nearest" (published), "average" or "binomial".
+        resample: how frames and errors are halved: "nearest" (published), "average", "binomial"; or "fir", by low-pass
+            filters with 9 taps, which double predictions too. Those of errors and predictions are learnt.
         align_corners: of all bilinear doubling; True is published.
         patch, residual, clamp: as in `MultiScalePredictor`; with `residual` the image head has no activation, and a
             fresh network predicts nearly the last frame.
@@ -201,7 +232,7 @@ class MSPN(MultiScalePredictor):
         check_choice("norm", norm, (None, "batch"))
         check_choice("cell", cell, tuple(_CELLS))
         check_choice("fusion", fusion, FUSIONS)
-        check_choice("resample", resample, ("nearest", "average", "binomial"))
+        check_choice("resample", resample, ("nearest", "average", "binomial", "fir"))
         check_bool("residual", residual)
         check_bool("latent_sharing", latent_sharing)
         check_bool("align_corners", align_corners)
@@ -225,11 +256,10 @@ class MSPN(MultiScalePredictor):
         super().__init__(
             cells,
             in_channels=in_channels,
-            downsample=Downsample(resample),
-            upsample=Upsample(align_corners=align_corners),
             patch=patch,
             residual=residual,
             clamp=clamp,
+            **_resamplers(resample, in_channels, levels, align_corners=align_corners),
         )
         if residual:
             self._begin_with_the_last_frame()
@@ -246,6 +276,29 @@ class MSPN(MultiScalePredictor):
             # What a head does besides its last convolution is not of the size of the change.
             for parameter in getattr(head, "conv", head).parameters():
                 parameter.mul_(_RESIDUAL_HEAD)
+
+
+def _taps_of(resampler: nn.Module | None) -> Tensor | None:
+    make_taps: Any = getattr(resampler, "make_taps", None)
+    return None if make_taps is None else make_taps()
+
+
+def _resample(resampler: nn.Module, inputs: Tensor, taps: Tensor | None) -> Tensor:
+    return resampler(inputs) if taps is None else resampler(inputs, taps)
+
+
+def _resamplers(kind: str, channels: int, levels: int, *, align_corners: bool) -> dict[str, nn.Module]:
+    """The resamplers, which all levels share."""
+    if kind != "fir":
+        return {"downsample": Downsample(kind), "upsample": Upsample(align_corners=align_corners)}
+    # With one level nothing is resampled, so nothing would be learnt.
+    learnable = levels > 1
+    return {
+        # Not learnable: training would reward it for frames that are easy to predict, which is to say plain ones.
+        "downsample": FIRDownsample(channels, learnable=False),
+        "downsample_errors": FIRDownsample(2 * channels, learnable=learnable),
+        "upsample": FIRUpsample(channels, learnable=learnable),
+    }
 
 
 def _check_widths(channels: Any, levels: int) -> tuple[int, ...]:
