@@ -157,12 +157,13 @@ def _describe(item: _Filter) -> dict[str, Any]:
 
 
 def _rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
+    mean = _row(entry, f"mean of {entry['channels']}", entry["mean"])
+    worst = _row(entry, f"worst, {entry['worst']['channel']}", entry["worst"])
     if entry["channels"] == 1:
-        return [_row(entry, "", entry["mean"])]
-    return [
-        _row(entry, f"mean of {entry['channels']}", entry["mean"]),
-        _row(entry, f"worst, {entry['worst']['channel']}", entry["worst"]),
-    ]
+        return [_row(entry, "-", entry["mean"])]
+    # Fresh filters have nothing to tell apart.
+    alike = mean[3:] == worst[3:]
+    return [_row(entry, f"all {entry['channels']}", entry["mean"])] if alike else [mean, worst]
 
 
 def _row(entry: dict[str, Any], channel: str, figures: dict[str, Any]) -> tuple[str, ...]:
@@ -170,7 +171,7 @@ def _row(entry: dict[str, Any], channel: str, figures: dict[str, Any]) -> tuple[
     return (
         entry["name"],
         str(entry["factor"]),
-        channel or "-",
+        channel,
         f"{figures['cutoff']:.3f}",
         f"{100 * figures['aliased_white']:.1f}",
         f"{100 * figures['aliased_natural']:.2f}",
