@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,16 +120,19 @@ def test_a_model_without_filters_is_told_so(capsys, grey_model):
 
 def test_a_picture_is_drawn_where_one_is_asked_for_and_only_there(capsys, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib comes with pcvideo[train]")
-    monkeypatch.chdir(tmp_path)
+    # Apart from the home folder, where matplotlib keeps a cache.
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     assert main(["filter"]) == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert main(["filter", "--out", "response.png"]) == 0
     assert "response.png" in capsys.readouterr().out
-    with Image.open(tmp_path / "response.png") as one:
+    with Image.open(folder / "response.png") as one:
         width, height = one.size
     monkeypatch.setattr(filter_command, "load_model", lambda name, device: model_with_filters())
-    assert main(["filter", "--model", "some-model", "--out", str(Path("all.png"))]) == 0
-    with Image.open(tmp_path / "all.png") as all_three:
+    assert main(["filter", "--model", "some-model", "--out", "all.png"]) == 0
+    with Image.open(folder / "all.png") as all_three:
         assert all_three.size == (width, 3 * height)
 
 
