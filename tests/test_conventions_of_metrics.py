@@ -113,11 +113,13 @@ def test_batches_of_any_size_give_the_same_means() -> None:
 
 
 @pytest.mark.usefixtures("fake_lpips")
-@pins("Every report names its protocol: `standard`, `mspn` or `openstl`; the same clips score differently in each.")
+@pins(
+    "A report names its protocol: `standard`, `mspn`, `ppnv2` or `openstl`; the same clips score differently in each."
+)
 def test_reports_name_their_protocol(pair: tuple[Tensor, Tensor]) -> None:
-    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "standard"]
+    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "ppnv2", "standard"]
     assert [metrics.evaluate_frames(*pair, name)["protocol"] for name in metrics.PROTOCOLS] == list(metrics.PROTOCOLS)
-    assert len({round(score(name, pair)["ssim"], 3) for name in metrics.PROTOCOLS}) == 3
+    assert len({round(score(name, pair)["ssim"], 3) for name in metrics.PROTOCOLS}) == 4
     with pytest.raises(ValueError, match="did you mean 'openstl'"):
         metrics.evaluate_frames(*pair, "openstI")
 
@@ -143,6 +145,25 @@ def test_the_protocol_of_mspn(pair: tuple[Tensor, Tensor]) -> None:
     assert scores["mse"] == pytest.approx(np.mean(np.sum((prediction - target) ** 2, axis=(-3, -2, -1))))
     assert scores["ssim"] == pytest.approx(skimage_ssim(prediction, target, data_range=1), rel=1e-12)
     assert scores["lpips_x100"] == pytest.approx(100 * np.mean(2 * np.abs(prediction - target)) / 10)
+
+
+@pytest.mark.usefixtures("fake_lpips")
+@pins("`ppnv2`: as `mspn`, but SSIM along columns alone, and PSNR of each colour plane, averaged.")
+def test_the_protocol_of_ppnv2(pair: tuple[Tensor, Tensor]) -> None:
+    # Three colour planes, the prediction's further and further off.
+    target = pair[1].expand(2, 3, 3, 16, 20)
+    colour = target + torch.tensor([0.2, 1.0, 1.5]).view(3, 1, 1) * (pair[0] - pair[1]), target
+    prediction, target = (frames.numpy() for frames in colour)
+    scores, other = score("ppnv2", colour), score("mspn", colour)
+    error = np.mean((prediction - target) ** 2, axis=(-2, -1))
+    assert scores["psnr"] == pytest.approx(np.mean(10 * np.log10(1 / error)), rel=1e-12)
+    assert scores["psnr"] > other["psnr"] + 1
+    columns = skimage_ssim(prediction, target, data_range=1, channel_axis=-1)
+    assert scores["ssim"] == pytest.approx(columns, rel=1e-12)
+    assert abs(scores["ssim"] - other["ssim"]) > 1e-3
+    assert {name: scores[name] for name in scores if name not in ("psnr", "ssim")} == {
+        name: other[name] for name in other if name not in ("psnr", "ssim")
+    }
 
 
 @pytest.mark.usefixtures("fake_lpips")

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.transform import rescale
 
 from pcvideo.metrics import BASELINES, LPIPS, PROTOCOLS, black, copy_last, evaluate_frames, get_protocol
 
@@ -18,12 +21,13 @@ lpips_module = importlib.import_module("pcvideo.metrics.lpips")
 
 @pytest.fixture
 def clips():
-    """Dark frames with two bright boxes, and a prediction that is off by noise and overshoots both ends."""
+    """Dark colour frames with two bright boxes, and a prediction that is off by noise and overshoots both ends."""
     generator = np.random.default_rng(0)
-    target = np.zeros((2, 3, 1, 32, 32))
+    target = np.zeros((2, 3, 3, 32, 32))
     target[..., 4:12, 6:14] = 1
-    target[..., 18:26, 15:29] = 0.7
-    prediction = target + 0.05 * generator.standard_normal(target.shape)
+    target[..., 1:, 18:26, 15:29] = 0.7
+    noise = np.array([0.02, 0.05, 0.08])[:, None, None]
+    prediction = target + noise * generator.standard_normal(target.shape)
     return torch.from_numpy(prediction), torch.from_numpy(target)
 
 
@@ -48,6 +52,16 @@ def skimage_ssim(**options):
     return lambda p, t: structural_similarity(p, t, channel_axis=0, **options)
 
 
+def planewise(metric):
+    """The loop over colour planes that PPNV2's test script comes to run in place of one over samples."""
+    return lambda p, t: np.mean([metric(p[channel], t[channel]) for channel in range(len(p))])
+
+
+def column_ssim(p, t):
+    # One plane with the multichannel flag: every column counts as a channel.
+    return structural_similarity(p, t, channel_axis=-1, data_range=1.0)
+
+
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
@@ -61,6 +75,9 @@ GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": Fal
         ("mspn", "mse", False, squared),
         ("mspn", "psnr", False, psnr),
         ("mspn", "ssim", False, skimage_ssim(data_range=1.0)),
+        ("ppnv2", "mse", False, squared),
+        ("ppnv2", "psnr", False, planewise(psnr)),
+        ("ppnv2", "ssim", False, planewise(column_ssim)),
         ("openstl", "mse", False, squared),
         ("openstl", "mae", False, absolute),
         ("openstl", "psnr", True, psnr),
@@ -75,9 +92,34 @@ def test_each_protocol_computes_what_it_says(protocol, metric, is_clamped, oracl
 
 
 def test_the_same_pair_scores_differently_in_each_protocol(clips):
-    scores = [get_protocol(name).metrics["ssim"](*clips).mean().item() for name in ("standard", "mspn", "openstl")]
-    assert min(abs(a - b) for a, b in [scores[:2], scores[1:], scores[::2]]) > 0.01
+    scores = [get_protocol(name).metrics["ssim"](*clips).mean().item() for name in PROTOCOLS]
+    assert min(abs(a - b) for a, b in itertools.combinations(scores, 2)) > 0.01
     assert max(scores) - min(scores) > 0.05
+
+
+def smooth(frames):
+    """A frame's rows and columns averaged over three."""
+    for axis in (-2, -1):
+        frames = (np.roll(frames, -1, axis) + frames + np.roll(frames, 1, axis)) / 3
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("spoil", "at_least"),
+    [
+        (smooth, 0.01),
+        (lambda picture: picture + 0.05 * np.random.default_rng(1).standard_normal(picture.shape), 0.05),
+    ],
+)
+def test_columns_alone_score_lower_than_windows_on_a_photograph(spoil, at_least):
+    """As measured on natural images with scikit-image: blur .873 for .904, noise of 0.05 .601 for .701."""
+    photograph = np.moveaxis(rescale(astronaut(), 0.25, anti_aliasing=True, channel_axis=-1), -1, 0)
+    pair = torch.from_numpy(spoil(photograph)), torch.from_numpy(photograph)
+    columns, windows = (PROTOCOLS[name].metrics["ssim"](*pair).item() for name in ("ppnv2", "mspn"))
+    assert at_least < windows - columns < 0.2
+    planes, whole = (PROTOCOLS[name].metrics["psnr"](*pair).item() for name in ("ppnv2", "mspn"))
+    # The mean of logarithms is above the logarithm of the mean, by little.
+    assert 0 < planes - whole < 0.1
 
 
 def test_lpips_times_100_is_named_so_and_is_100_times_the_distance(clips, monkeypatch):

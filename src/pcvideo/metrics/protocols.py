@@ -11,7 +11,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from pcvideo._checks import check_choice
-from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim
+from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns
 from pcvideo.metrics.lpips import lpips
 
 __all__ = ["PROTOCOLS", "Metric", "Protocol", "get_protocol"]
@@ -56,6 +56,11 @@ def _percent(metric: Metric, prediction: Tensor, target: Tensor) -> Tensor:
     return 100 * metric(prediction, target)
 
 
+def _mean_over_planes(metric: Metric, prediction: Tensor, target: Tensor) -> Tensor:
+    """`metric` of each channel by itself, averaged over channels."""
+    return metric(prediction.unsqueeze(-3), target.unsqueeze(-3)).mean(-1)
+
+
 _skimage_ssim = partial(ssim, window="uniform", window_size=7, sample_covariance=True)
 
 _STANDARD = Protocol(
@@ -93,6 +98,25 @@ _MSPN = Protocol(
     ),
 )
 
+# Facts: PPNV2's published test script. It scores clips one at a time and drops the axis of one, so that its loop over
+# the samples of a batch runs over a frame's colour planes; each plane goes to scikit-image with the multichannel flag.
+_PPNV2 = Protocol(
+    name="ppnv2",
+    metrics={
+        "mse": mse,
+        "mse_mean": mse_mean,
+        "psnr": partial(_mean_over_planes, psnr),
+        "ssim": ssim_columns,
+        "lpips_x100": partial(_percent, lpips),
+    },
+    description=(
+        "As PPNV2's published test script (arXiv 2301.05421) comes to compute them: predictions neither clamped nor "
+        "quantised. MSE is the sum over a frame's pixels and channels. PSNR per colour plane, averaged over planes, "
+        "data range 1. SSIM along columns alone: scikit-image's defaults (uniform 7, sample covariance, data range 1) "
+        "on each column of each plane; mspn has the usual one. LPIPS 0.1, AlexNet, times 100."
+    ),
+)
+
 # Facts: openstl/core/metrics.py, whose requirements pin scikit-image to at most 0.19.3; that version takes the data
 # range of float images from their dtype, [-1, 1], hence 2. Its first releases computed PSNR on frames cut to uint8,
 # with differences and squares that wrap at 256: figures from then cannot be compared with any PSNR.
@@ -115,5 +139,5 @@ _OPENSTL = Protocol(
     ),
 )
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (_STANDARD, _MSPN, _OPENSTL)})
-"""Every protocol by name: `standard`, `mspn`, `openstl`."""
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (_STANDARD, _MSPN, _PPNV2, _OPENSTL)})
+"""Every protocol by name: `standard`, `mspn`, `ppnv2`, `openstl`."""
