@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcvideo.losses import LPIPSLoss
+from pcvideo.losses import FramePerceptualLoss, LPIPSLoss
 from pcvideo.metrics import MetricUnavailable
 
 
@@ -71,3 +71,33 @@ def test_unknown_options_are_refused():
         LPIPSLoss("vgg16")
     with pytest.raises(ValueError, match="reduction must be one of"):
         LPIPSLoss(reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("weights", "numbers"), [(None, (1, 1)), ("skip_first", (0, 1)), ("damp_first", (0.2, 1)), ((2, 0), (2, 0))]
+)
+def test_the_frame_loss_is_the_squared_distance_times_the_size_of_a_frame_summed_over_steps(weights, numbers):
+    prediction, target = clips()
+    network = Distance().eval()
+    expected = 0.0
+    for step, number in enumerate(numbers):
+        for p, t in zip(prediction[:, step], target[:, step], strict=True):
+            expected += number * 3 * 6 * 5 * network(2 * p[None] - 1, 2 * t[None] - 1).item() ** 2 / 2
+    steps = [[list(frames.unbind(1))[step] for frames in (prediction, target)] for step in range(2)]
+    # Only the frame is looked at: levels above it may be anything, and as many as they like.
+    predictions = [[p, torch.full((2, 4, 3, 2), torch.nan)][: 1 + step] for step, (p, _) in enumerate(steps)]
+    targets = [[t, torch.zeros(2, 7, 1, 1)] for _, t in steps]
+    value = FramePerceptualLoss(step_weights=weights, network=network)(predictions, targets)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_frame_loss_is_refused_what_the_pyramid_loss_is():
+    with pytest.raises(ValueError, match="did you mean 'damp_first'"):
+        FramePerceptualLoss(step_weights="damp-first")
+    with pytest.raises(ValueError, match="did you mean 'vgg'"):
+        FramePerceptualLoss("vgg19")
+    loss, frame = FramePerceptualLoss(network=Distance()), torch.rand(1, 3, 6, 5)
+    with pytest.raises(TypeError, match=r"predictions\[0\] must be a sequence over levels"):
+        loss([frame], [frame])
+    with pytest.raises(ValueError, match="no more than targets, got 2 and 1 at step 0"):
+        loss([[frame, frame]], [[frame]])

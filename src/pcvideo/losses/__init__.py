@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from pcvideo.losses.perceptual import LPIPSLoss
-from pcvideo.losses.reconstruction import (
-    CharbonnierLoss,
-    GradientDifferenceLoss,
-    L1Loss,
-    PyramidLoss,
-    SSIMLoss,
-)
+from pcvideo.losses.combined import PPNV2Loss, SumLoss
+from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
+from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
+from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
 
-__all__ = ["CharbonnierLoss", "GradientDifferenceLoss", "L1Loss", "LPIPSLoss", "PyramidLoss", "SSIMLoss"]
+__all__ = [
+    "CharbonnierLoss",
+    "EncodingLoss",
+    "FramePerceptualLoss",
+    "GradientDifferenceLoss",
+    "L1Loss",
+    "LPIPSLoss",
+    "PPNV2Loss",
+    "PyramidLoss",
+    "SSIMLoss",
+    "SumLoss",
+]

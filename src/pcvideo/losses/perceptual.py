@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pcvideo._checks import check_choice
+from pcvideo.losses._pyramids import FIRST_STEP, check_pyramids, check_weights, step_weights_for
 from pcvideo.metrics.lpips import LPIPS, Backbone, Network
 
-__all__ = ["LPIPSLoss"]
+__all__ = ["FramePerceptualLoss", "LPIPSLoss"]
 
 
 class LPIPSLoss(nn.Module):
@@ -53,3 +57,58 @@ class LPIPSLoss(nn.Module):
         if self.squared:
             distance = distance.square()
         return distance.mean() if self.reduction == "mean" else distance
+
+
+class FramePerceptualLoss(nn.Module):
+    """Squared LPIPS of the predicted frames, scaled to stand beside sums of squares, as PPNV2 is trained.
+
+    C * H * W times the mean over samples of LPIPS**2, summed over steps by weight. It is called as `PyramidLoss` is,
+    and looks at level 0 alone, the frame.
+
+    Args:
+        backbone: `"vgg"` (PPNV2's), `"alex"` or `"squeeze"`.
+        step_weights: None (1 each), `"skip_first"` (0 for the first step, then 1), `"damp_first"` (0.2 for the first
+            step, then 1: PPNV2), or one number per step. A step of weight 0 is not looked at.
+        network: in place of the packaged one; see `metrics.LPIPS`.
+
+    Raises:
+        TypeError, ValueError: an option that `LPIPSLoss` or `PyramidLoss` refuses.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone = "vgg",
+        *,
+        step_weights: Literal["skip_first", "damp_first"] | Sequence[float] | None = None,
+        network: Network | None = None,
+    ) -> None:
+        super().__init__()
+        self.distance = LPIPSLoss(backbone, squared=True, network=network)
+        self.step_weights = (
+            None if step_weights is None else check_weights("step_weights", step_weights, tuple(FIRST_STEP))
+        )
+
+    def forward(self, predictions: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]]) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            predictions: for each step, for each level from the frame; level 0 (B, C, H, W), C of 1 or 3 (RGB), float,
+                in [0, 1] (not clamped).
+            targets: as many steps, at each step as many levels or more, level 0 of the same shape.
+
+        Raises:
+            TypeError, ValueError: as `PyramidLoss`.
+            TypeError, ValueError, MetricUnavailable, ImportError: as `metrics.LPIPS`.
+        """
+        check_pyramids(predictions, targets)
+        terms = []
+        for step, weight in enumerate(step_weights_for(self.step_weights, len(predictions))):
+            if weight:
+                prediction, target = predictions[step][0], targets[step][0]
+                distance = self.distance(prediction, target)
+                terms.append(weight * math.prod(prediction.shape[-3:]) * distance)
+        return torch.stack(terms).sum()
+
+    def extra_repr(self) -> str:
+        """The options, for `print(module)`."""
+        return f"step_weights={self.step_weights!r}"
