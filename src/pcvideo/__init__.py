@@ -8,13 +8,14 @@ future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in 
 from pcvideo import data, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
 from pcvideo._version import __version__
 from pcvideo.hub import from_pretrained, list_models
-from pcvideo.layers import EDLSTMCell, LearnableFIR, ModulatedConv
+from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
 from pcvideo.models import MSPN, PPNV2, MultiScalePredictor
 from pcvideo.training import Trainer
 
 __all__ = [
     "MSPN",
     "PPNV2",
+    "ConvLSTMCell",
     "EDLSTMCell",
     "LearnableFIR",
     "ModulatedConv",

@@ -9,23 +9,16 @@ and `image_channels`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pcvideo._checks import check_choice
+from pcvideo.layers._lstm_state import LSTMState, zero_state
 from pcvideo.layers.blocks import EncoderDecoder
 from pcvideo.ops import lstm_gates
 
 __all__ = ["EDLSTMCell", "EncoderLSTMDecoderCell", "LSTMState"]
-
-
-class LSTMState(NamedTuple):
-    """What an LSTM cell carries: hidden in the frames' dtype, cell in float32 at least; both (B, hidden, H, W)."""
-
-    hidden: Tensor
-    cell: Tensor
 
 
 class EDLSTMCell(nn.Module):
@@ -77,7 +70,7 @@ class EDLSTMCell(nn.Module):
     def init_state(self, like: Tensor) -> LSTMState:
         """Zeros for inputs of the size, dtype and device of `like` (B, any, H, W)."""
         batch, _, height, width = like.shape
-        return _zero_state(like, (batch, self.hidden_channels, height, width))
+        return zero_state(like, (batch, self.hidden_channels, height, width))
 
     def update(self, gates: Tensor, state: LSTMState) -> LSTMState:
         """The recurrence alone, from the four pre-activations; the place to override for another kind of gate."""
@@ -135,7 +128,7 @@ class EncoderLSTMDecoderCell(nn.Module):
     def init_state(self, like: Tensor) -> LSTMState:
         """Zeros for inputs of the size, dtype and device of `like` (B, any, H, W)."""
         batch, _, height, width = like.shape
-        return _zero_state(like, (batch, self.hidden_channels, height // self.stride, width // self.stride))
+        return zero_state(like, (batch, self.hidden_channels, height // self.stride, width // self.stride))
 
     def forward(
         self, inputs: Tensor, state: LSTMState, latent: Tensor | None = None
@@ -146,12 +139,6 @@ class EncoderLSTMDecoderCell(nn.Module):
         state = LSTMState(*lstm_gates(gates, state.cell))
         image = self.codec.decode(self.activation(self.from_hidden(state.hidden)), skips)
         return image, encoded, state
-
-
-def _zero_state(like: Tensor, shape: tuple[int, ...]) -> LSTMState:
-    # A 16-bit cell would lose what a long sequence adds up.
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return LSTMState(like.new_zeros(shape), like.new_zeros(shape, dtype=dtype))
 
 
 def _image_activation(activation: str | None) -> nn.Module:
