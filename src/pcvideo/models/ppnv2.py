@@ -362,8 +362,8 @@ def _mirrored_about_inserted_zeros(image: Tensor) -> Tensor:
     """
     for axis in (2, 3):
         last = image.shape[axis] - 1
-        around = [min(1, last), *range(last + 1), last, max(last - 1, 0)]
-        image = image.index_select(axis, torch.tensor(around, device=image.device))
+        before, *after = (image.narrow(axis, place, 1) for place in (min(1, last), last, max(last - 1, 0)))
+        image = torch.cat([before, image, *after], dim=axis)
     return image
 
 
