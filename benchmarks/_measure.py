@@ -15,8 +15,8 @@ from torch.utils.benchmark import Timer
 __all__ = ["interleaved", "machine", "peak_memory", "print_table", "ratios"]
 
 
-def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant, one after the other in each round, after one warm-up each."""
+def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds of a call of every variant, one after the other in each round, after one warm-up each."""
     timers = {
         name: Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
         for name, run in variants.items()
@@ -26,7 +26,7 @@ def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> di
     seconds: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
         for name, timer in timers.items():
-            seconds[name].append(timer.timeit(1).mean)
+            seconds[name].append(timer.timeit(calls).mean)
     return seconds
 
 

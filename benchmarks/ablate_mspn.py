@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MSPN with other resampling between its levels, and other fusion in its cells: the same steps, data and seeds for each.
+"""MSPN with other resampling between its levels, and other fusion in its cells, all trained alike.
 
-    python benchmarks/ablate_mspn.py --digits MNIST_FOLDER --run-dir runs/ablation [--seeds 0 1] [--only nearest-concat ...]
+    python benchmarks/ablate_mspn.py --digits MNIST_FOLDER --run-dir runs/ablation [--seeds 0 1] [--only NAME ...]
 
-Each variant is trained to predict five moving digits' frames from five, and scored on test digits that no training clip
-shows. Runs that are stopped go on, those that are done are only told: so the table grows with every call.
+Each variant is trained for the same steps with the same seeds to predict five frames of moving digits from five, and
+scored on digits that no training clip shows. Runs that were stopped go on, and those that are done are only told.
 """
 
 from __future__ import annotations
