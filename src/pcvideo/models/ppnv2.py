@@ -138,12 +138,12 @@ class _GoDown(nn.Module):
         self.after = nn.Sequential(*_convolution(in_channels, out_channels))
 
     def forward(self, inputs: Tensor, taps: Tensor | None = None) -> Tensor:
-        features = self.before(inputs)
+        return self.after(self.filter(F.leaky_relu(self.interpolate(self.before(inputs)), 0.01), taps))
+
+    def interpolate(self, image: Tensor) -> Tensor:
         if self.border == "reflect":
-            features = upfirdn2d(_mirrored_about_inserted_zeros(features), self.kernel, up=2, border="valid")
-        else:
-            features = upfirdn2d(features, self.kernel, up=2, border=self.border)
-        return self.after(self.filter(F.leaky_relu(features, 0.01), taps))
+            return upfirdn2d(_mirrored_about_inserted_zeros(image), self.kernel, up=2, border="valid")
+        return upfirdn2d(image, self.kernel, up=2, border=self.border)
 
 
 class PPNV2(Predictor):

@@ -49,30 +49,36 @@ def upfirdn2d(
         TypeError, ValueError: an argument of another form; the message names it.
     """
     _check(inputs, taps, up, down, border, gain)
-    # Where autocast would narrow it, a filter keeps the dtype of its inputs; on a CPU, 16-bit ones are filtered in
-    # float32, whose depthwise convolution is several times faster there, backward above all.
-    narrow_on_cpu = inputs.device.type == "cpu" and inputs.dtype.itemsize == 2
-    working = inputs.float() if narrow_on_cpu else inputs
-    with _without_autocast(inputs.device.type):
-        return _filter(working, taps.to(working.dtype), up, down, border, gain).to(inputs.dtype)
+    device, dtype = inputs.device.type, inputs.dtype
+    if dtype.itemsize == 2 and device == "cpu":
+        # In float32, whose depthwise convolution is several times faster there, backward above all.
+        return upfirdn2d(inputs.float(), taps, up=up, down=down, border=border, gain=gain).to(dtype)
+    taps = taps if taps.dtype == dtype else taps.to(dtype)
+    # Where autocast would narrow it, a filter keeps the dtype of its inputs.
+    with _without_autocast(device):
+        return _filter(inputs, taps, up, down, border, gain)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:
     # Not every device has it: tensors on "meta", which have a shape alone, don't.
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    narrowing = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if narrowing else nullcontext()
 
 
 def _filter(inputs: Tensor, taps: Tensor, up: int, down: int, border: str, gain: float) -> Tensor:
-    if inputs.device.type == "cpu":
-        # A depthwise convolution is many times faster there with the channels last in memory.
+    if inputs.device.type == "cpu" and (up > 1 or taps.ndim == 2):
+        # Transposed depthwise convolutions, and those along one axis, are several times faster there with the channels
+        # last in memory, the conversion included; the others are not.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     before, after = extension(taps.shape[-1], up)
     extended = inputs if border == "valid" else extend(inputs, before, after, border)
-    kernel = (taps if gain == 1 else taps * gain).expand(inputs.shape[1], *taps.shape[1:])[:, None]
+    if taps.shape[0] != inputs.shape[1]:
+        taps = taps.expand(inputs.shape[1], *taps.shape[1:])
+    kernel = taps.unsqueeze(1) if gain == 1 else gain * taps.unsqueeze(1)
     if taps.ndim == 3:
         return _convolve(extended, kernel, (up, up), (down, down))
-    rows = _convolve(extended, kernel[..., None], (up, 1), (down, 1))
-    return _convolve(rows, taps.expand(inputs.shape[1], -1)[:, None, None], (1, up), (1, down))
+    rows = _convolve(extended, kernel.unsqueeze(3), (up, 1), (down, 1))
+    return _convolve(rows, taps[:, None, None], (1, up), (1, down))
 
 
 def _convolve(extended: Tensor, kernel: Tensor, up: tuple[int, int], down: tuple[int, int]) -> Tensor:
