@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pcvideo import MSPN, MultiScalePredictor, losses, metrics, video_io
+from pcvideo import MSPN, PPNV2, MultiScalePredictor, losses, metrics, video_io
 from pcvideo.data import MovingMNIST
 from pcvideo.layers import EDLSTMCell
 from pcvideo.models import Predictor
@@ -216,6 +216,42 @@ def test_a_pyramid_halves_from_level_to_level(model: MSPN, clips: Tensor) -> Non
     assert [level.shape for level in targets] == [level.shape for level in pyramid]
     assert torch.equal(targets[0], clips[:, 1])
     assert np.array_equal(targets[1].numpy(), clips[:, 1].numpy()[..., ::2, ::2])
+
+
+@pins(
+    "For PPNV2, entry l of the pyramid is level l's learnt features; the first steps have fewer entries, one more each."
+)
+def test_levels_of_ppnv2_begin_one_after_another(clips: Tensor) -> None:
+    pyramids = rollout(PPNV2(channels=(1, 3, 4)), clips, 3).pyramids
+    shapes = [(2, 1, 8, 12), (2, 3, 4, 6), (2, 4, 2, 3)]
+    assert [[level.shape for level in pyramid] for pyramid in pyramids] == [shapes[:1], shapes[:2], *[shapes] * 3]
+
+
+@pins("What PPNV2 returns and feeds back is its prediction's non-negative part; losses take the prediction itself.")
+def test_what_ppnv2_predicts_may_be_negative(clips: Tensor) -> None:
+    torch.manual_seed(0)
+    model = PPNV2(channels=(1, 3)).eval()
+    with torch.no_grad():
+        model.merge_predictions[0].conv.bias.sub_(0.1)
+        state = model.step(clips[:, 0], model.init_state(clips[:, 0]))[1]
+        pyramid, state = model.step(clips[:, 1], state)
+        assert pyramid[0].min() < 0
+        by_none, by_hand = (model.step(fed, state)[0][0] for fed in (None, pyramid[0].clamp(min=0)))
+        assert torch.equal(by_none, by_hand)
+        assert torch.equal(model(clips[:, :2], 1)[:, 0], pyramid[0].clamp(min=0))
+
+
+@pins("Filters are computed from the weights in `init_state` and carried in the state.")
+def test_a_step_takes_its_filters_from_the_state(clips: Tensor) -> None:
+    model = PPNV2(channels=(1, 3)).eval()
+    state = rollout(model, clips).state
+    before = model.step(None, state)[0][0]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("cutoff_logit"):
+                parameter.sub_(2)
+    assert torch.equal(model.step(None, state)[0][0], before)
+    assert not torch.equal(model.step(None, model.renew(state))[0][0], before)
 
 
 @pins("`stream.forecast(h)` begins with what the last `push` gave, and does not move the stream.")
