@@ -58,6 +58,10 @@ class TestBinomialResampling(MSPNContract, resample="binomial", in_channels=1):
     channels = 1
 
 
+class TestFIRResampling(MSPNContract, resample="fir"):
+    pass
+
+
 class TestCornersNotAligned(MSPNContract, align_corners=False):
     backend = None
 

@@ -26,7 +26,7 @@ _MODEL_HELP = {
     "cell": "ed_lstm (default) or encoder_lstm_decoder",
     "latent_sharing": "merge each level's latent into the next finer one (default: yes)",
     "fusion": "how cells take in skip features and latents: concat (default), modulate or add",
-    "resample": "how frames are halved: nearest (default), average or binomial",
+    "resample": "how frames are halved: nearest (default), average, binomial or fir",
     "align_corners": "of bilinear doubling (default: yes)",
     "patch": "side of the patches that cells see: 2 or 4 make it several times faster (default: 1)",
     "residual": "predict the change from the last frame (default: no)",
