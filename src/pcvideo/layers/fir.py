@@ -67,6 +67,8 @@ class LearnableFIR(nn.Module):
         if taps % 2 == 0:
             raise ValueError(f"taps must be odd, so that the filter has a centre, got {taps}; take {taps + 1}")
         self.design = check_choice("design", design, ("separable", "radial", "reshaped"))
+        if design == "reshaped":
+            self.taps = 5
         self.window = check_choice("window", window, ("kaiser", "hamming"))
         self.beta = check_number("beta", beta, minimum=0)
         self.max_cutoff = check_number("max_cutoff", max_cutoff, minimum=1e-3, maximum=1)
@@ -78,8 +80,9 @@ class LearnableFIR(nn.Module):
         if learnable:
             self.cutoff_logit = nn.Parameter(logit)
         else:
-            # Known from the arguments, so it is not saved.
+            # Known from the arguments, so neither is saved.
             self.register_buffer("cutoff_logit", logit, persistent=False)
+            self.register_buffer("fixed_taps", None, persistent=False)
 
     @property
     def cutoff(self) -> Tensor:
@@ -91,11 +94,16 @@ class LearnableFIR(nn.Module):
 
     def make_taps(self) -> Tensor:
         """The taps (channels, N) or (channels, N, N) in the dtype of the weights, as `upfirdn2d` takes them."""
+        if self.learnable:
+            return self._taps_of(self.cutoff).to(self.cutoff_logit.dtype)
+        if self.fixed_taps is None:
+            self.fixed_taps = self._taps_of(self.cutoff)
+        return self.fixed_taps.to(self.cutoff_logit.dtype)
+
+    def _taps_of(self, cutoff: Tensor) -> Tensor:
         if self.design == "reshaped":
-            taps = reshaped_taps(self.cutoff)
-        else:
-            taps = lowpass_taps(self.cutoff, self.taps, design=self.design, window=self.window, beta=self.beta)
-        return taps.to(self.cutoff_logit.dtype)
+            return reshaped_taps(cutoff)
+        return lowpass_taps(cutoff, self.taps, design=self.design, window=self.window, beta=self.beta)
 
     def forward(self, inputs: Tensor, taps: Tensor | None = None) -> Tensor:
         """Filter the inputs, with taps from `make_taps` where they are given."""
@@ -104,11 +112,11 @@ class LearnableFIR(nn.Module):
 
     def extra_repr(self) -> str:
         """The filter in words."""
-        return (
-            f"{self.channels}, taps={self.taps}, design={self.design!r}, window={self.window!r}, "
-            f"beta={self.beta:.4g}, max_cutoff={self.max_cutoff:.4g}, bound={self.bound!r}, "
-            f"learnable={self.learnable}, border={self.border!r}"
-        )
+        words = [str(self.channels), f"taps={self.taps}", f"design={self.design!r}"]
+        # The published filter has its window, and the published bound its limit.
+        words += [] if self.design == "reshaped" else [f"window={self.window!r}", f"beta={self.beta:.4g}"]
+        words += [f"bound={self.bound!r}"] if self.bound == "published" else [f"max_cutoff={self.max_cutoff:.4g}"]
+        return ", ".join([*words, f"learnable={self.learnable}", f"border={self.border!r}"])
 
 
 class FIRDownsample(LearnableFIR):

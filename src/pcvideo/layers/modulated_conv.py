@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pcvideo._checks import check_choice
+from pcvideo._checks import check_choice, check_int
 from pcvideo.ops import modulate
 
 __all__ = ["ModulatedConv"]
@@ -25,6 +25,9 @@ class ModulatedConv(nn.Module):
         activation: of the output: "leaky_relu" with slope 0.01 as published, "relu", or None.
 
     Shape: inputs (B, channels, H, W), modulator (B, modulator_channels, H, W) -> (B, out_channels, H, W).
+
+    Raises:
+        TypeError, ValueError: an argument out of its range or of another type; the message names it.
     """
 
     def __init__(
@@ -37,11 +40,14 @@ class ModulatedConv(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ("leaky_relu", "relu", None))
-        self.to_scale_shift = nn.Conv2d(
-            channels if modulator_channels is None else modulator_channels, 2 * channels, 3, padding=1
+        check_int("channels", channels)
+        modulator_channels = (
+            channels if modulator_channels is None else check_int("modulator_channels", modulator_channels)
         )
+        out_channels = channels if out_channels is None else check_int("out_channels", out_channels)
+        self.to_scale_shift = nn.Conv2d(modulator_channels, 2 * channels, 3, padding=1)
         self.gain = nn.Parameter(torch.ones(()))
-        self.conv = nn.Conv2d(channels, channels if out_channels is None else out_channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
         activations = {"leaky_relu": nn.LeakyReLU(0.01), "relu": nn.ReLU(), None: nn.Identity()}
         self.activation = activations[activation]
 
