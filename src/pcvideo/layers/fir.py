@@ -48,6 +48,7 @@ class LearnableFIR(nn.Module):
     """
 
     up, down = 1, 1
+    fixed_taps: Tensor
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class LearnableFIR(nn.Module):
         else:
             # Known from the arguments, so neither is saved.
             self.register_buffer("cutoff_logit", logit, persistent=False)
-            self.register_buffer("fixed_taps", None, persistent=False)
+            self.register_buffer("fixed_taps", self._taps_of(self.cutoff).to(logit.dtype), persistent=False)
 
     @property
     def cutoff(self) -> Tensor:
@@ -96,9 +97,7 @@ class LearnableFIR(nn.Module):
         """The taps (channels, N) or (channels, N, N) in the dtype of the weights, as `upfirdn2d` takes them."""
         if self.learnable:
             return self._taps_of(self.cutoff).to(self.cutoff_logit.dtype)
-        if self.fixed_taps is None:
-            self.fixed_taps = self._taps_of(self.cutoff)
-        return self.fixed_taps.to(self.cutoff_logit.dtype)
+        return self.fixed_taps
 
     def _taps_of(self, cutoff: Tensor) -> Tensor:
         if self.design == "reshaped":
@@ -161,6 +160,8 @@ class FIRDownsample(LearnableFIR):
 class FIRUpsample(LearnableFIR):
     """Insert zeros between rows and columns, and filter their spectral images away, with a gain of `factor ** 2`.
 
+    Each phase of the taps is made to sum to the same, so that a plain image stays plain.
+
     Args:
         channels, taps, design, window, beta, bound, learnable, border: as in `LearnableFIR`.
         factor: how many times more rows and columns.
@@ -183,6 +184,8 @@ class FIRUpsample(LearnableFIR):
         learnable: bool = True,
         border: str = "replicate",
     ) -> None:
+        # Fixed taps are made in the constructor.
+        self.up = check_int("factor", factor)
         super().__init__(
             channels,
             taps,
@@ -194,4 +197,14 @@ class FIRUpsample(LearnableFIR):
             learnable=learnable,
             border=border,
         )
-        self.up = check_int("factor", factor)
+
+    def _taps_of(self, cutoff: Tensor) -> Tensor:
+        taps, up = super()._taps_of(cutoff), self.up
+        # Along each axis, an output sample meets every `up`-th tap.
+        phase = [tap % up for tap in range(taps.shape[-1])]
+        if taps.ndim == 2:
+            sums = torch.stack([taps[:, first::up].sum(1) for first in range(up)], dim=1)
+            return taps / (up * sums[:, phase])
+        rows = torch.stack([taps[:, first::up].sum(1) for first in range(up)], dim=1)
+        sums = torch.stack([rows[:, :, first::up].sum(2) for first in range(up)], dim=2)
+        return taps / (up**2 * sums[:, phase][:, :, phase])
