@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from kernel_cases import draw_inputs, saved_by
 
 from pcvideo.ops import lstm_gates
+from pcvideo.ops.lstm_gates.op import fused_backward, fused_lstm_gates
 
 
 def draw(*shape, seed=0, scale=1.0):
@@ -72,3 +74,35 @@ def test_extreme_gates_saturate_without_nan():
     assert hidden.item() == pytest.approx(math.tanh(1.0))
     hidden.sum().backward()
     assert torch.isfinite(gates.grad).all()
+
+
+def test_the_fused_operation_has_the_gradients_of_finite_differences():
+    gates, cell = draw(2, 8, 2, 3).requires_grad_(), draw(2, 2, 2, 3, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(fused_lstm_gates, (gates, cell))
+    assert torch.autograd.gradgradcheck(fused_lstm_gates, (gates, cell))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "mixed", "transposed"])
+def test_the_fused_operation_keeps_what_its_registrations_promise(layout):
+    inputs = draw_inputs("lstm_gates", (2, 3, 4, 5), layout)
+    torch.library.opcheck(fused_lstm_gates, tuple(inputs))
+    ones = torch.ones(2, 3, 4, 5, dtype=torch.float64)
+    torch.library.opcheck(fused_backward, (ones, ones, *(tensor.detach() for tensor in inputs)))
+
+
+def test_the_fused_operation_keeps_its_inputs_and_nothing_else_for_the_gradient():
+    inputs = draw_inputs("lstm_gates", (2, 3, 4, 5))
+    kept = saved_by(fused_lstm_gates, inputs)
+    assert [tensor.data_ptr() for tensor in kept] == [tensor.data_ptr() for tensor in inputs]
+
+
+def test_the_fused_operation_keeps_the_channels_last():
+    for output in fused_lstm_gates(*draw_inputs("lstm_gates", (2, 3, 4, 5), "channels last")):
+        assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gates_that_do_not_fit_the_cell_are_named():
+    with pytest.raises(ValueError, match=r"4 \* hidden.* got gates \(2, 9, 3, 3\) and cell \(2, 3, 3, 3\)"):
+        lstm_gates(draw(2, 9, 3, 3), draw(2, 3, 3, 3))
+    with pytest.raises(ValueError, match="gates must be"):
+        lstm_gates(draw(2, 12, 3, 3), draw(2, 3, 3, 4))
