@@ -293,15 +293,17 @@ def test_taps_are_made_once_in_a_rollout_however_long(checkpoint):
 
         return make
 
-    for name in ("downsample", "downsample_errors", "upsample"):
+    # Those of frames are fixed.
+    assert not list(model.downsample.parameters())
+    for name in ("downsample_errors", "upsample"):
         part = getattr(model, name)
         part.make_taps = counting(name, part.make_taps)
     pyramids, state = rollout(model, frames, 4, checkpoint=checkpoint)
     summed(pyramids).backward()
-    assert calls == {"downsample": 1, "downsample_errors": 1, "upsample": 1}
+    assert calls == {"downsample_errors": 1, "upsample": 1}
     # A state that is carried on gets them anew, as an optimiser may have stepped in between.
     rollout(model, frames, 4, state=state)
-    assert calls == {"downsample": 2, "downsample_errors": 2, "upsample": 2}
+    assert calls == {"downsample_errors": 2, "upsample": 2}
 
 
 @pytest.mark.parametrize("part", ["downsample_errors", "upsample"])
@@ -348,7 +350,7 @@ def test_a_step_without_taps_in_its_state_makes_them_itself():
 def test_the_state_of_a_model_without_filters_holds_no_taps():
     frame = frame_of(1, 1, 1, 16, 16)
     plain, fir = (set(flatten_state(fir_model(resample=kind).init_state(frame))) for kind in ("binomial", "fir"))
-    assert fir - plain == {"state.taps.frames", "state.taps.errors", "state.taps.predictions"}
+    assert fir - plain == {"state.taps.errors", "state.taps.predictions"}
     assert plain < fir
 
 

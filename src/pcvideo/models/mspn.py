@@ -35,9 +35,8 @@ _CELLS: dict[str, type[nn.Module]] = {"ed_lstm": EDLSTMCell, "encoder_lstm_decod
 
 
 class ResamplerTaps(NamedTuple):
-    """The taps by which frames, errors and predictions are filtered; None where a resampler makes none."""
+    """The taps by which errors and predictions are filtered; None where a resampler makes none."""
 
-    frames: Tensor | None = None
     errors: Tensor | None = None
     predictions: Tensor | None = None
 
@@ -63,10 +62,10 @@ class MultiScalePredictor(Predictor):
     Args:
         cells: one per level, finest first; see `pcvideo.layers.ed_lstm` for what a cell has.
         in_channels: channels C of a frame.
-        downsample: halves frames, (B, C, H, W) -> (B, C, H / 2, W / 2); None is `Downsample("nearest")`. A resampler
-            with a `make_taps()`, such as `FIRDownsample`, is called with these taps as its second argument.
+        downsample: halves frames, (B, C, H, W) -> (B, C, H / 2, W / 2); None is `Downsample("nearest")`.
         downsample_errors: halves errors, of 2C channels; None is `downsample`.
-        upsample: doubles predictions; None is `Upsample(align_corners=True)`.
+        upsample: doubles predictions; None is `Upsample(align_corners=True)`. Where this one or the one before has a
+            `make_taps()`, as `FIRDownsample` has, it is called with these taps as its second argument.
         patch: each cell sees its level in patches of this side (space to depth before, depth to space after), so that
             `patch ** 2` times the channels stand at a `patch ** 2`-th of the places.
         residual: each cell is also given the frame that it was last corrected with, and predicts the change from it.
@@ -111,12 +110,11 @@ class MultiScalePredictor(Predictor):
         below, above = level > 0, level < levels - 1
         return (2 + 2 * below + above + residual) * in_channels * patch**2
 
-    def targets(self, frame: Tensor, taps: Tensor | None = None) -> list[Tensor]:
-        """The frame (B, C, H, W) at every level's size, which is what the levels predict; `taps` spares making them."""
-        taps = _taps_of(self.downsample) if taps is None else taps
+    def targets(self, frame: Tensor) -> list[Tensor]:
+        """The frame (B, C, H, W) at every level's size, which is what the levels predict."""
         pyramid = [frame]
         for _ in range(len(self.cells) - 1):
-            pyramid.append(_resample(self.downsample, pyramid[-1], taps))
+            pyramid.append(self.downsample(pyramid[-1]))
         return pyramid
 
     def renew(self, state: MultiScaleState) -> MultiScaleState:
@@ -126,7 +124,7 @@ class MultiScalePredictor(Predictor):
     def init_state(self, like: Tensor) -> MultiScaleState:
         """The state before the first frame, holding its anticipation; `like` (B, C, H, W) gives size and dtype."""
         taps = self._make_taps()
-        zeros = self.targets(torch.zeros_like(like), taps.frames)
+        zeros = self.targets(torch.zeros_like(like))
         cells: Sequence[Any] = list(self.cells)
         states = tuple(cell.init_state(self._to_patches(zero)) for cell, zero in zip(cells, zeros, strict=True))
         return self._anticipate([split_error(zero, zero) for zero in zeros], states, zeros, taps)
@@ -138,7 +136,7 @@ class MultiScalePredictor(Predictor):
             the pyramid of predictions, level l of shape (B, C, H / 2**l, W / 2**l), and the next state.
         """
         frame = state.predictions[0] if frame is None else frame
-        targets = self.targets(frame, state.taps.frames)
+        targets = self.targets(frame)
         errors = [split_error(*pair) for pair in zip(targets, state.predictions, strict=True)]
         state = self._anticipate(errors, state.cells, targets, state.taps)
         return state.predictions, state
@@ -156,7 +154,7 @@ class MultiScalePredictor(Predictor):
         for level in reversed(range(levels)):
             inputs = [errors[level]]
             if level > 0:
-                inputs.append(self._halve_errors(errors[level - 1], taps))
+                inputs.append(_resample(self._halve_errors, errors[level - 1], taps.errors))
             if level < levels - 1:
                 inputs.append(_resample(self.upsample, predictions[level + 1], taps.predictions))
             if self.residual:
@@ -169,12 +167,11 @@ class MultiScalePredictor(Predictor):
         return MultiScaleState(tuple(predictions), tuple(next_states), taps)
 
     def _make_taps(self) -> ResamplerTaps:
-        return ResamplerTaps(_taps_of(self.downsample), _taps_of(self.downsample_errors), _taps_of(self.upsample))
+        return ResamplerTaps(_taps_of(self._halve_errors), _taps_of(self.upsample))
 
-    def _halve_errors(self, errors: Tensor, taps: ResamplerTaps) -> Tensor:
-        if self.downsample_errors is None:
-            return _resample(self.downsample, errors, taps.frames)
-        return _resample(self.downsample_errors, errors, taps.errors)
+    @property
+    def _halve_errors(self) -> nn.Module:
+        return self.downsample if self.downsample_errors is None else self.downsample_errors
 
     def _to_patches(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(image, self.patch) if self.patch > 1 else image
