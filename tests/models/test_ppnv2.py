@@ -59,6 +59,11 @@ class TestResidualConcatMerge(PPNV2Contract, residual=True, merge="concat"):
     pass
 
 
+class TestPatches(PPNV2Contract, patch=2, residual=True):
+    multiple = 4
+    backend = "eager"
+
+
 class TestOneLevel(PPNV2Contract, channels=(3,), residual=True):
     multiple = 1
     graphs = 3
@@ -300,6 +305,7 @@ def test_a_fresh_residual_network_predicts_nearly_the_last_frame():
         ({"border": "zeros"}, ValueError, "border must be one of 'replicate', 'reflect'"),
         ({"taps": 8}, ValueError, "taps must be odd"),
         ({"window": "hann"}, ValueError, "window must be one of"),
+        ({"patch": 0}, ValueError, "patch must be a whole number"),
         ({"legacy": 1}, TypeError, "legacy must be True or False"),
         ({"residual": None}, TypeError, "residual must be True or False"),
     ],

@@ -168,6 +168,8 @@ class PPNV2(Predictor):
         border: what an interpolated image is extended by: "replicate", or "reflect" as published.
         taps: length of the filters; "reshaped" has 5.
         window: of the filters: "kaiser" or "hamming".
+        patch: level 0 sees the frame in patches of this side, so `patch ** 2` times the channels at a `patch ** 2`-th of
+            the places; height and width must be divisible by `patch` times as much.
         residual: level 0 predicts the change from the frame. Its head has no activation then, and begins small; errors
             of the frame are multiplied by 8 and cut at 1.
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
@@ -189,14 +191,16 @@ class PPNV2(Predictor):
         border: str | None = None,
         taps: int = 9,
         window: str = "kaiser",
+        patch: int = 1,
         residual: bool = False,
         clamp: bool = False,
     ) -> None:
-        widths = _check_widths("channels", channels)
-        super().__init__(in_channels=widths[0], clamp=clamp)
-        self.channels, levels = widths, len(widths)
+        frame_first = _check_widths("channels", channels)
+        super().__init__(in_channels=frame_first[0], clamp=clamp)
+        self.channels, self.patch, levels = frame_first, check_int("patch", patch), len(frame_first)
+        widths = (self.in_channels * patch**2, *self.channels[1:])
         self.hidden_channels = (
-            self.channels if hidden_channels is None else _check_widths("hidden_channels", hidden_channels, levels)
+            widths if hidden_channels is None else _check_widths("hidden_channels", hidden_channels, levels)
         )
         self.merge, self.legacy = check_choice("merge", merge, tuple(_MERGES)), check_bool("legacy", legacy)
         self.fir = _option("fir", fir, ("separable", "radial"), "reshaped", legacy)
@@ -205,16 +209,16 @@ class PPNV2(Predictor):
         self.border = _option("border", border, ("replicate",), "reflect", legacy)
         self.taps, self.window = taps, window
         self.residual = check_bool("residual", residual)
-        self.size_multiple = 2 ** (levels - 1)
+        self.size_multiple = patch * 2 ** (levels - 1)
 
         filters: dict[str, Any] = {"taps": taps, "design": self.fir, "window": window, "bound": self.bound}
         down = {"interpolation": self.interpolation, "border": self.border} | filters
         new_merge: Callable[[int], nn.Module] = _MERGES[merge]
-        steps = list(pairwise(self.channels))
-        self.cells = nn.ModuleList(map(_Cell, self.channels, self.hidden_channels))
-        self.merge_errors = nn.ModuleList(nn.Sequential(*_convolution(2 * width, width)) for width in self.channels)
-        self.merge_inputs = nn.ModuleList(map(new_merge, self.channels))
-        self.merge_predictions = nn.ModuleList(map(new_merge, self.channels[:-1]))
+        steps = list(pairwise(widths))
+        self.cells = nn.ModuleList(map(_Cell, widths, self.hidden_channels))
+        self.merge_errors = nn.ModuleList(nn.Sequential(*_convolution(2 * width, width)) for width in widths)
+        self.merge_inputs = nn.ModuleList(map(new_merge, widths))
+        self.merge_predictions = nn.ModuleList(map(new_merge, widths[:-1]))
         self.up_inputs = nn.ModuleList(_GoUp(fine, coarse, **filters) for fine, coarse in steps)
         self.up_errors = nn.ModuleList(_GoUp(2 * fine, coarse, **filters) for fine, coarse in steps)
         self.down_predictions = nn.ModuleList(_GoDown(coarse, fine, **down) for fine, coarse in steps)
@@ -229,14 +233,15 @@ class PPNV2(Predictor):
         return len(self.channels)
 
     def targets(self, frame: Tensor) -> list[Tensor]:
-        """Every level's features of the frame (B, C, H, W), level l of shape (B, channels[l], H / 2**l, W / 2**l).
+        """Every level's features of the frame (B, C, H, W), finest first; those of level 0 are the frame.
 
-        They are learnt, and a gradient flows through them.
+        Level l has channels[l] of them at `patch * 2**l` times fewer rows and columns. They are learnt, and a gradient
+        flows through them.
         """
-        pyramid = [frame]
+        pyramid = [self._to_patches(frame)]
         for go_up in self.up_inputs:
             pyramid.append(go_up(pyramid[-1]))
-        return pyramid
+        return [frame, *pyramid[1:]]
 
     def seen(self, state: PPNV2State) -> list[Tensor]:
         """The features of the frame that the last step was corrected with, of the levels that have begun."""
@@ -248,7 +253,7 @@ class PPNV2(Predictor):
 
     def init_state(self, like: Tensor) -> PPNV2State:
         """The state before the first frame: nothing is anticipated; `like` (B, C, H, W) gives size and dtype."""
-        sizes = (like[..., :: 2**level, :: 2**level] for level in range(self.levels))
+        sizes = (like[..., :: self.patch * 2**level, :: self.patch * 2**level] for level in range(self.levels))
         cells: Sequence[Any] = list(self.cells)
         states = tuple(cell.init_state(size) for cell, size in zip(cells, sizes, strict=True))
         return PPNV2State((), (), states, self._make_taps())
@@ -261,8 +266,7 @@ class PPNV2(Predictor):
         """Correct with `frame` (B, C, H, W), or with the own prediction if None, then anticipate the next frame.
 
         Returns:
-            the predictions of the levels that have begun, level l of shape (B, channels[l], H / 2**l, W / 2**l), and
-            the next state.
+            the predictions of the levels that have begun, of the shapes of their `targets`, and the next state.
 
         Raises:
             ValueError: there is neither a frame nor a prediction, in the first step.
@@ -272,17 +276,20 @@ class PPNV2(Predictor):
                 raise ValueError("the first step needs a frame, as nothing is anticipated before it; got frame=None")
             frame = state.predictions[0]
         # A prediction may be negative; what is fed back is its non-negative part. True frames are so anyway.
-        features, errors = self._correct(torch.relu(frame), state)
+        frame = torch.relu(frame)
+        features, errors = self._correct(frame, state)
         predictions, cells = self._anticipate(features, errors, state)
+        if self.patch > 1:
+            features[0], predictions[0] = frame, F.pixel_shuffle(predictions[0], self.patch)
         state = PPNV2State(tuple(predictions), tuple(features), tuple(cells), state.taps)
         return state.predictions, state
 
     def _correct(self, frame: Tensor, state: PPNV2State) -> tuple[list[Tensor], list[Tensor]]:
         """From the bottom up: features of the frame, and their errors, of the levels that have begun and the next."""
-        features, errors = [frame], []
+        features, errors = [self._to_patches(frame)], []
         for level, prediction in enumerate(state.predictions):
             # Where too much was predicted comes first here, unlike in MSPN.
-            error = split_error(prediction, features[level])
+            error = split_error(self._to_patches(prediction) if level == 0 else prediction, features[level])
             if self.residual and level == 0:
                 error = (_RESIDUAL_GAIN * error).clamp(max=1)
             errors.append(error)
@@ -311,6 +318,9 @@ class PPNV2(Predictor):
                 prediction = features[0] + prediction
             predictions[level] = coarser = prediction
         return predictions, cells
+
+    def _to_patches(self, image: Tensor) -> Tensor:
+        return F.pixel_unshuffle(image, self.patch) if self.patch > 1 else image
 
     def _make_taps(self) -> tuple[tuple[Tensor, ...], ...]:
         groups: Sequence[Any] = (self.up_inputs, self.up_errors, self.down_predictions)
