@@ -21,7 +21,7 @@ from pcvideo._checks import check_choice, check_int, check_keys, check_number, d
 
 __all__ = ["Setting", "add_settings", "constructor_settings", "read_config_file", "resolve"]
 
-KINDS = ("int", "float", "text", "flag", "ints", "texts", "size", "weights")
+KINDS = ("int", "float", "text", "flag", "ints", "int_or_ints", "texts", "size", "weights")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Setting:
 
     Args:
         name: the key; the flag has dashes for its underscores.
-        kind: one of "int", "float", "text", "flag" (--x and --no-x), "ints", "texts", "size" (H W) or "weights" (words,
-            or numbers).
+        kind: one of "int", "float", "text", "flag" (--x and --no-x), "ints", "int_or_ints", "texts", "size" (H W) or
+            "weights" (words, or numbers).
         default: where nothing is said; None stands for "not given", and is then allowed in a file as null.
         help: for the flag.
         choices: the only values there are.
@@ -117,7 +117,7 @@ def constructor_settings(
     """Settings for the arguments of a constructor; a default of None means that of the constructor."""
     hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
     names = list(inspect.signature(kind.__init__).parameters)[1:]  # type: ignore[misc]
-    kinds = {int: "int", bool: "flag", float: "float", Sequence[int]: "ints"}
+    kinds = {int: "int", bool: "flag", float: "float", Sequence[int]: "ints", Sequence[int] | None: "ints"}
     return [
         Setting(name, kinds.get(hints[name], "text"), defaults.get(name), help_texts.get(name, ""), group=group)
         for name in names
@@ -189,6 +189,13 @@ def _check_ints(name: str, value: Any) -> tuple[int, ...]:
     return tuple(check_int(f"{name}[{index}]", item) for index, item in enumerate(value))
 
 
+def _check_int_or_ints(name: str, value: Any) -> int | tuple[int, ...]:
+    """One number, or several; a flag gives both as a list."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return check_int(name, value, minimum=0)
+    return value[0] if len(value) == 1 else _check_ints(name, value)
+
+
 def _check_texts(name: str, value: Any) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Sequence):
@@ -234,6 +241,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "text": _check_text,
     "flag": _check_flag,
     "ints": _check_ints,
+    "int_or_ints": _check_int_or_ints,
     "texts": _check_texts,
     "size": _check_size,
     "weights": _check_weights,
@@ -243,16 +251,18 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "float": _optional_float,
     "text": str,
     "ints": int,
+    "int_or_ints": int,
     "texts": str,
     "size": int,
     "weights": _number_or_word,
 }
-_NARGS: Mapping[str, Any] = {"ints": "+", "texts": "+", "size": 2, "weights": "+"}
+_NARGS: Mapping[str, Any] = {"ints": "+", "int_or_ints": "+", "texts": "+", "size": 2, "weights": "+"}
 _METAVARS: Mapping[str, Any] = {
     "int": "N",
     "float": "X",
     "text": "TEXT",
     "ints": "N",
+    "int_or_ints": "N",
     "texts": "GLOB",
     "size": ("H", "W"),
     "weights": "X",

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pcvideo.cli._settings import Setting, constructor_settings
-from pcvideo.models import MSPN
+from pcvideo.models import MSPN, PPNV2
 from pcvideo.training.schedules import SCHEDULES
 from pcvideo.training.trainer import OPTIMIZERS, PRECISIONS
 
@@ -18,22 +20,44 @@ _REGIME = "regime and loss"
 _MODEL = "numbers of a new model (the published ones where nothing is said)"
 
 _MODEL_HELP = {
-    "in_channels": "channels of a frame (default: 1 for moving-mnist, else 3)",
-    "levels": "levels of the pyramid (default: 3)",
-    "channels": "widths of the finest level's U-Net, at least one more than levels (default: 64 128 256 512)",
-    "hidden_channels": "channels of each cell's hidden state (default: 32)",
-    "norm": "batch, for batch normalisation",
-    "cell": "ed_lstm (default) or encoder_lstm_decoder",
-    "latent_sharing": "merge each level's latent into the next finer one (default: yes)",
-    "fusion": "how cells take in skip features and latents: concat (default), modulate or add",
-    "resample": "how frames are halved: nearest (default), average, binomial or fir",
-    "align_corners": "of bilinear doubling (default: yes)",
+    "in_channels": "mspn: channels of a frame (default: 1 for moving-mnist, else 3)",
+    "levels": "mspn: levels of the pyramid (default: 3)",
+    "channels": "mspn: widths of the finest level's U-Net, at least one more than levels (default: 64 128 256 512); "
+    "ppnv2: of every level's features, the frame's first (default: 3 64 128 256 512 512)",
+    "hidden_channels": "channels of a cell's hidden state (mspn, default: 32), or of every level's (ppnv2, default: "
+    "as --channels)",
+    "norm": "mspn: batch, for batch normalisation",
+    "cell": "mspn: ed_lstm (default) or encoder_lstm_decoder",
+    "latent_sharing": "mspn: merge each level's latent into the next finer one (default: yes)",
+    "fusion": "mspn: how cells take in skip features and latents: concat (default), modulate or add",
+    "resample": "mspn: how frames are halved: nearest (default), average, binomial or fir",
+    "align_corners": "mspn: of bilinear doubling (default: yes)",
     "patch": "side of the patches that cells see: 2 or 4 make it several times faster (default: 1)",
+    "merge": "ppnv2: how a level takes in errors and the coarser prediction: modulate (default), concat or add",
+    "legacy": "ppnv2: the published network in every respect (default: no)",
+    "fir": "ppnv2: design of the low-pass filters: separable (default), radial or reshaped (published)",
+    "bound": "ppnv2: of their cutoffs: max_cutoff (default) or published",
+    "interpolation": "ppnv2: kernel that doubles: inverse_distance (default), sinc or published",
+    "border": "ppnv2: what doubling extends an image by: replicate (default) or reflect (published)",
+    "taps": "ppnv2: length of the low-pass filters (default: 9)",
+    "window": "ppnv2: of the low-pass filters: kaiser (default) or hamming",
     "residual": "predict the change from the last frame (default: no)",
     "clamp": "clamp returned frames to [0, 1] (default: no)",
 }
 
-MODEL_SETTINGS = tuple(constructor_settings(MSPN, {}, _MODEL_HELP, group=_MODEL))
+
+def _model_settings() -> tuple[Setting, ...]:
+    """One setting for each argument that a model has, in the order of the help texts."""
+    settings = {
+        setting.name: setting
+        for kind in (MSPN, PPNV2)
+        for setting in constructor_settings(kind, {}, _MODEL_HELP, group=_MODEL)
+    }
+    settings["hidden_channels"] = replace(settings["hidden_channels"], kind="int_or_ints")
+    return tuple(settings[name] for name in _MODEL_HELP)
+
+
+MODEL_SETTINGS = _model_settings()
 
 SETTINGS = (
     Setting("model", "text", None, "architecture of a new model (default: mspn)", group=_START),
@@ -77,8 +101,29 @@ SETTINGS = (
         ("sum_of_squares", "euclidean", "mean"),
         group=_REGIME,
     ),
-    Setting("level_weights", "weights", "equal", "equal, linear, or a number for each level", group=_REGIME),
-    Setting("step_weights", "weights", None, "skip_first, or a number for each step", group=_REGIME),
+    Setting(
+        "level_weights",
+        "weights",
+        None,
+        "equal, linear, shared_above, or a number for each level (default: as published)",
+        group=_REGIME,
+    ),
+    Setting(
+        "step_weights",
+        "weights",
+        None,
+        "skip_first, damp_first, or a number for each step (default: as published)",
+        group=_REGIME,
+    ),
+    Setting(
+        "encoding_loss",
+        "flag",
+        None,
+        "ppnv2, self-feeding: compare the features of frames that are fed back, too (default: yes)",
+        group=_REGIME,
+    ),
+    Setting("perceptual", "flag", False, "add the squared LPIPS of the frames to the loss, as ppnv2", group=_REGIME),
+    Setting("detach_targets", "flag", False, "ppnv2: no gradient through the features to predict", group=_REGIME),
     Setting("detach", "flag", False, "no gradient through the frames that are fed back", group=_REGIME),
     Setting("recompute", "flag", False, "recompute activations in the backward pass, to save memory", group=_REGIME),
     Setting("steps", "int", 10_000, "optimiser steps of the whole run", group=_OPTIMISER),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_keys
@@ -32,9 +34,9 @@ from pcvideo.cli._common import (
 from pcvideo.cli._scores import MODEL, Scores, table
 from pcvideo.cli._settings import add_settings, read_config_file, resolve
 from pcvideo.cli._train_settings import MODEL_SETTINGS, SETTINGS
-from pcvideo.losses import PyramidLoss
+from pcvideo.losses import EncodingLoss, FramePerceptualLoss, PyramidLoss, SumLoss
 from pcvideo.metrics import copy_last
-from pcvideo.models import Predictor
+from pcvideo.models import PPNV2, Predictor
 from pcvideo.models._catalog import ARCHITECTURES, architecture
 from pcvideo.training import SelfFeeding, Strategy, TeacherForced, Trainer, Validation, newest_checkpoint
 from pcvideo.viz import loss_curve, save_strip
@@ -45,8 +47,15 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config-resolved.json"
 GENERATED = "moving-mnist"
-# A model that nothing is said about: the published numbers for Moving MNIST.
-_PUBLISHED = {"levels": 3, "channels": (64, 128, 256, 512), "hidden_channels": 32}
+# A model that nothing is said about has the published numbers, and is trained by its published loss.
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "MSPN": {"levels": 3, "channels": (64, 128, 256, 512), "hidden_channels": 32},
+    "PPNV2": {"channels": (3, 64, 128, 256, 512, 512)},
+}
+_PUBLISHED_LOSS: dict[str, dict[str, Any]] = {
+    "MSPN": {"level_weights": "equal", "step_weights": None, "encoding_loss": False},
+    "PPNV2": {"level_weights": "shared_above", "step_weights": "damp_first", "encoding_loss": True},
+}
 # What the trainer calls by the same name.
 _TRAINER_SETTINGS = (
     "run_dir",
@@ -82,6 +91,7 @@ Every flag but --config, --resume and --json may stand in the file of --config, 
 _EPILOG = """examples:
   pcvideo train --data videos/ --exclude walk want --size 128 160 --run-dir runs/mine
   pcvideo train --data videos/ --val-include 'help*' --init mspn-natural --lr 1e-4 --steps 2000
+  pcvideo train --data videos/ --model ppnv2 --channels 3 16 32 64 --residual --size 64 80
   pcvideo train --data moving-mnist --digits mnist/ --patch 4 --levels 2 --channels 16 32 64 --clip-norm 10
   pcvideo train --config runs/mine/config-resolved.json --run-dir runs/again --seed 1
   pcvideo train --run-dir runs/mine --resume auto
@@ -152,8 +162,17 @@ def _model(settings: Mapping[str, Any]) -> tuple[Predictor, dict[str, Any]]:
             f"--model {name} are weights; --init {name} trains them further (--model: {', '.join(_names())})"
         )
     kind = architecture(name)
-    given = _model_config(settings["model_config"], names) | given
-    defaults = {"in_channels": 1 if settings["data"] == GENERATED else 3} | _PUBLISHED
+    own = list(inspect.signature(kind).parameters)
+    check_keys(f"--model {name}", given, own)
+    given = _model_config(settings["model_config"], own) | given
+    colours = 1 if settings["data"] == GENERATED else 3
+    defaults = dict(_PUBLISHED[kind.__name__])
+    if "in_channels" in own:
+        defaults["in_channels"] = colours
+    else:
+        defaults["channels"] = (colours, *defaults["channels"][1:])
+    if kind is PPNV2 and isinstance(given.get("hidden_channels"), int):
+        given["hidden_channels"] = (given["hidden_channels"],)
     model = kind.from_config(defaults | given)
     return model, {**settings, "model": name, "model_config": None, **model.config}
 
@@ -232,27 +251,32 @@ def _clips(
     return clips
 
 
-def _strategy(settings: Mapping[str, Any]) -> Strategy:
-    norm = settings["loss_norm"]
-    loss = PyramidLoss(
-        norm=norm,
-        level_weights=settings["level_weights"],
-        step_weights=settings["step_weights"],
-        batch_mean=norm != "mean",
-    )
+def _strategy(settings: Mapping[str, Any], model: Predictor) -> Strategy:
+    published = _PUBLISHED_LOSS.get(type(model).__name__, _PUBLISHED_LOSS["MSPN"])
+    chosen = {name: value if settings[name] is None else settings[name] for name, value in published.items()}
+    norm = {"norm": settings["loss_norm"], "batch_mean": settings["loss_norm"] != "mean"}
+    weights = {name: chosen[name] for name in ("level_weights", "step_weights")}
+    loss: nn.Module = PyramidLoss(**norm, **weights)
+    if settings["perceptual"]:
+        loss = SumLoss(loss, FramePerceptualLoss(step_weights=chosen["step_weights"]))
     common = {"context": settings["context"], "horizon": settings["horizon"], "loss": loss}
-    common["checkpoint"] = settings["recompute"]
+    common |= {"checkpoint": settings["recompute"], "detach_targets": settings["detach_targets"]}
     if settings["strategy"] == "teacher-forced":
-        if settings["detach"]:
-            raise ValueError("--detach is for --strategy self-feeding; nothing is fed back in teacher-forced")
+        for name in ("detach", "encoding_loss"):
+            if settings[name]:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} is for --strategy self-feeding; nothing is fed back in teacher-forced")
         return TeacherForced(**common)
-    return SelfFeeding(**common, detach=settings["detach"])
+    # A single level is the frame itself, and has no features.
+    encoded = chosen["encoding_loss"] and (settings["encoding_loss"] or getattr(model, "levels", 1) > 1)
+    encoding = EncodingLoss(**norm, level_weights=chosen["level_weights"]) if encoded else None
+    return SelfFeeding(**common, detach=settings["detach"], encoding_loss=encoding)
 
 
 def _trainer(model: Predictor, settings: Mapping[str, Any], device: torch.device) -> Trainer:
     return Trainer(
         model,
-        _strategy(settings),
+        _strategy(settings, model),
         batch_size=settings["batch"],
         device=device,
         callbacks=[_draw] if model.in_channels in (1, 3) else [],
