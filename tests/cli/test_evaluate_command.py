@@ -57,12 +57,12 @@ def test_moving_digits_score_as_in_a_plain_loop_whatever_the_batch(
             raw = model(clip[None, :4], 3)[0].double().numpy()
         for name, guess in (("metrics", raw), ("copy_last", clip[3].numpy()), ("black", 0.0)):
             errors[name].append(((guess - truth) ** 2).sum((1, 2, 3)))
-    # Of the three protocols, mspn takes the prediction as it is.
+    # Of the four protocols, mspn takes the prediction as it is.
     for name, values in errors.items():
         assert result["protocols"]["mspn"][name]["mse"] == pytest.approx(np.mean(values), rel=1e-5)
         per_step = result["protocols"]["mspn"]["per_step"][name]["mse"]
         assert per_step == pytest.approx(np.mean(values, axis=0).tolist(), rel=1e-5)
-    assert list(result["protocols"]) == ["standard", "mspn", "openstl"]
+    assert list(result["protocols"]) == ["standard", "mspn", "ppnv2", "openstl"]
     assert (result["clips"], result["seed"], result["split"]) == (5, 7, "test")
     whole = evaluate(capsys, *call, "--batch", 5)
     for name in ("mse", "mae", "psnr", "ssim"):
@@ -80,7 +80,7 @@ def test_json_with_a_name_writes_the_file_and_prints_the_table(
     result = json.loads(out.read_text())
     assert result["dataset"] == "moving-mnist"
     assert result["horizon"] == 2
-    for word in ("standard", "mspn", "openstl", "copy-last", "black", "ssim", "t10k", str(out)):
+    for word in ("standard", "mspn", "ppnv2", "openstl", "copy-last", "black", "ssim", "t10k", str(out)):
         assert word in said
 
 

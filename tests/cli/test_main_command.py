@@ -15,7 +15,7 @@ from pcvideo import hub
 from pcvideo.cli._common import in_flags
 from pcvideo.cli.main import build_parser, main
 
-COMMANDS = ("predict", "train", "evaluate", "models")
+COMMANDS = ("predict", "train", "evaluate", "models", "filter")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

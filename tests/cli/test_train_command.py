@@ -223,3 +223,40 @@ def test_a_run_that_is_killed_exits_with_143_and_ends_with_the_losses_of_the_unb
     assert train(*data, "--run-dir", whole) == 0
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 24
+
+
+def test_ppnv2_is_trained_by_its_published_loss_unless_told_otherwise(tmp_path: Path, videos: Path) -> None:
+    widths = ["--model", "ppnv2", "--channels", 3, 4, 5, "--residual"]
+    data = ["--data", videos, "--size", 16, 16, *SHORT, "--context", 3]
+    run = tmp_path / "run"
+    assert train(*data, *widths, "--hidden-channels", 2, 4, 5, "--run-dir", run) == 0
+    values = resolved(run)
+    assert (values["model"], values["channels"], values["hidden_channels"]) == ("ppnv2", [3, 4, 5], [2, 4, 5])
+    assert (values["fir"], values["levels"]) == ("separable", None)
+    with (run / "log.csv").open(newline="") as file:
+        rows = [(row["name"], float(row["value"])) for row in csv.DictReader(file) if row["step"] == "1"]
+    logged = dict(rows)
+    assert logged["prediction"] + logged["encoding"] == pytest.approx(logged["loss"], rel=1e-5)
+    assert logged["encoding"] > 0
+    assert [values[name] for name in ("level_weights", "step_weights", "encoding_loss")] == [
+        "shared_above",
+        "damp_first",
+        True,
+    ]
+    # The file of the run gives the same losses.
+    assert train("--config", run / "config-resolved.json", "--run-dir", tmp_path / "again") == 0
+    assert losses(tmp_path / "again") == losses(run)
+    assert train(*data, *widths, "--no-encoding-loss", "--detach-targets", "--run-dir", tmp_path / "plain") == 0
+    assert "encoding" not in (tmp_path / "plain" / "log.csv").read_text()
+
+
+def test_an_argument_of_another_model_is_refused_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = refused(capsys, "--model", "ppnv2", "--levels", 4, "--run-dir", tmp_path / "run")
+    assert "levels" in said
+    assert "channels" in said
+    said = refused(capsys, "--model", "mspn", "--merge", "add", "--run-dir", tmp_path / "run")
+    assert "merge" in said
+    said = refused(capsys, "--model", "ppnv2", "--strategy", "teacher-forced", "--encoding-loss")
+    assert "--encoding-loss is for --strategy self-feeding" in said

@@ -124,6 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
         set_threads(settings["threads"])
         torch.manual_seed(settings["seed"])
         model, settings = _model(settings)
+        settings = _with_published_loss(settings, model)
         train_clips, val_clips = _open(settings, model.in_channels)
         trainer = _trainer(model, settings, device)
         write_json(run_dir / CONFIG_NAME, settings)
@@ -251,32 +252,38 @@ def _clips(
     return clips
 
 
-def _strategy(settings: Mapping[str, Any], model: Predictor) -> Strategy:
-    published = _PUBLISHED_LOSS.get(type(model).__name__, _PUBLISHED_LOSS["MSPN"])
-    chosen = {name: value if settings[name] is None else settings[name] for name, value in published.items()}
-    norm = {"norm": settings["loss_norm"], "batch_mean": settings["loss_norm"] != "mean"}
-    weights = {name: chosen[name] for name in ("level_weights", "step_weights")}
-    loss: nn.Module = PyramidLoss(**norm, **weights)
-    if settings["perceptual"]:
-        loss = SumLoss(loss, FramePerceptualLoss(step_weights=chosen["step_weights"]))
-    common = {"context": settings["context"], "horizon": settings["horizon"], "loss": loss}
-    common |= {"checkpoint": settings["recompute"], "detach_targets": settings["detach_targets"]}
+def _with_published_loss(settings: Mapping[str, Any], model: Predictor) -> dict[str, Any]:
+    """The settings with the model's published loss where nothing else is said."""
     if settings["strategy"] == "teacher-forced":
         for name in ("detach", "encoding_loss"):
             if settings[name]:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is for --strategy self-feeding; nothing is fed back in teacher-forced")
-        return TeacherForced(**common)
+    published = dict(_PUBLISHED_LOSS.get(type(model).__name__, _PUBLISHED_LOSS["MSPN"]))
     # A single level is the frame itself, and has no features.
-    encoded = chosen["encoding_loss"] and (settings["encoding_loss"] or getattr(model, "levels", 1) > 1)
-    encoding = EncodingLoss(**norm, level_weights=chosen["level_weights"]) if encoded else None
+    published["encoding_loss"] &= settings["strategy"] == "self-feeding" and getattr(model, "levels", 1) > 1
+    chosen = {name: value if settings[name] is None else settings[name] for name, value in published.items()}
+    return {**settings, **chosen}
+
+
+def _strategy(settings: Mapping[str, Any]) -> Strategy:
+    norm = {"norm": settings["loss_norm"], "batch_mean": settings["loss_norm"] != "mean"}
+    weights = {name: settings[name] for name in ("level_weights", "step_weights")}
+    loss: nn.Module = PyramidLoss(**norm, **weights)
+    if settings["perceptual"]:
+        loss = SumLoss(loss, FramePerceptualLoss(step_weights=settings["step_weights"]))
+    common = {"context": settings["context"], "horizon": settings["horizon"], "loss": loss}
+    common |= {"checkpoint": settings["recompute"], "detach_targets": settings["detach_targets"]}
+    if settings["strategy"] == "teacher-forced":
+        return TeacherForced(**common)
+    encoding = EncodingLoss(**norm, level_weights=settings["level_weights"]) if settings["encoding_loss"] else None
     return SelfFeeding(**common, detach=settings["detach"], encoding_loss=encoding)
 
 
 def _trainer(model: Predictor, settings: Mapping[str, Any], device: torch.device) -> Trainer:
     return Trainer(
         model,
-        _strategy(settings, model),
+        _strategy(settings),
         batch_size=settings["batch"],
         device=device,
         callbacks=[_draw] if model.in_channels in (1, 3) else [],

@@ -3,7 +3,16 @@
 
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
-from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState
+from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 
-__all__ = ["MSPN", "PPNV2", "MultiScalePredictor", "MultiScaleState", "PPNV2State", "Predictor", "Stream"]
+__all__ = [
+    "MSPN",
+    "PPNV2",
+    "MultiScalePredictor",
+    "MultiScaleState",
+    "PPNV2State",
+    "Predictor",
+    "ResamplerTaps",
+    "Stream",
+]

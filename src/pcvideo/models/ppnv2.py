@@ -168,8 +168,8 @@ class PPNV2(Predictor):
         border: what an interpolated image is extended by: "replicate", or "reflect" as published.
         taps: length of the filters; "reshaped" has 5.
         window: of the filters: "kaiser" or "hamming".
-        patch: level 0 sees the frame in patches of this side, so `patch ** 2` times the channels at a `patch ** 2`-th of
-            the places; height and width must be divisible by `patch` times as much.
+        patch: level 0 sees the frame in patches of this side, so it has `patch ** 2` times the channels at a
+            `patch ** 2`-th of the places; height and width must be divisible by `patch` times as much.
         residual: level 0 predicts the change from the frame. Its head has no activation then, and begins small; errors
             of the frame are multiplied by 8 and cut at 1.
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
@@ -195,9 +195,9 @@ class PPNV2(Predictor):
         residual: bool = False,
         clamp: bool = False,
     ) -> None:
-        frame_first = _check_widths("channels", channels)
-        super().__init__(in_channels=frame_first[0], clamp=clamp)
-        self.channels, self.patch, levels = frame_first, check_int("patch", patch), len(frame_first)
+        of_levels = _check_widths("channels", channels)
+        super().__init__(in_channels=of_levels[0], clamp=clamp)
+        self.channels, self.patch, levels = of_levels, check_int("patch", patch), len(of_levels)
         widths = (self.in_channels * patch**2, *self.channels[1:])
         self.hidden_channels = (
             widths if hidden_channels is None else _check_widths("hidden_channels", hidden_channels, levels)
