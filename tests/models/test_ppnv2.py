@@ -11,7 +11,9 @@ from golden import fill_golden, golden_input
 from model_contract import PredictorContract
 
 from pcvideo import PPNV2
+from pcvideo.losses import EncodingLoss, PPNV2Loss
 from pcvideo.rollout import feed_context, rollout, unroll
+from pcvideo.training import SelfFeeding
 
 
 class PPNV2Contract(PredictorContract):
@@ -128,6 +130,14 @@ def test_the_loss_with_two_steps_fed_by_predictions_is_the_golden_one(merge):
         for encoded, target in list(fed_back)[1:]:
             total += of_step / model.levels * (encoded - target).square().sum().item()
     assert total == pytest.approx(GOLDEN[merge]["train_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("merge", GOLDEN)
+def test_the_strategy_trains_on_the_golden_loss(merge):
+    strategy = SelfFeeding(context=4, horizon=3, loss=PPNV2Loss(perceptual=False), encoding_loss=EncodingLoss())
+    loss, logs = strategy.attach(golden_model(merge))(golden_input(1, 7, 3, 32, 40))
+    assert loss.item() == pytest.approx(GOLDEN[merge]["train_loss"], rel=1e-6)
+    assert sum(logs.values()).item() == pytest.approx(loss.item(), rel=1e-12)
 
 
 def test_going_up_a_level_gives_the_golden_numbers():

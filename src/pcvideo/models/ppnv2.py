@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from pcvideo._checks import check_bool, check_choice, check_int, describe
 from pcvideo.layers import FIRDownsample, LearnableFIR, LSTMState, ModulatedConv
+from pcvideo.layers._lstm_state import zero_state
 from pcvideo.models._base import Predictor
 from pcvideo.ops import lstm_gates, split_error
 from pcvideo.ops.fir import lowpass_taps, upfirdn2d
@@ -75,10 +76,7 @@ class _Cell(nn.Module):
         )
 
     def init_state(self, like: Tensor) -> LSTMState:
-        shape = (like.shape[0], self.hidden_channels, *like.shape[2:])
-        # A 16-bit cell would lose what a long sequence adds up.
-        wide = torch.promote_types(like.dtype, torch.float32)
-        return LSTMState(like.new_zeros(shape), like.new_zeros(shape, dtype=wide))
+        return zero_state(like, (like.shape[0], self.hidden_channels, *like.shape[2:]))
 
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         state = LSTMState(*lstm_gates(self.to_gates(torch.cat([inputs, state.hidden], dim=1)), state.cell))
