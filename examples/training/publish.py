@@ -3,6 +3,7 @@
 
     python examples/training/publish.py mspn-moving-mnist runs/mspn-moving-mnist src/pcvideo/weights --data FOLDER
     python examples/training/publish.py mspn-natural runs/mspn-natural src/pcvideo/weights --data FOLDER
+    python examples/training/publish.py ppnv2-natural runs/ppnv2-natural src/pcvideo/weights --data FOLDER
 
 FOLDER is what `pcvideo evaluate --data` takes: MNIST's IDX files, or the folder of videos.
 """
@@ -20,6 +21,13 @@ from pcvideo.cli.main import main as command_line
 from pcvideo.hub import write_weights_folder
 
 HERE = Path(__file__).parent
+_NATURAL = {
+    "task": "Predicts the next frames of a person signing or of a street seen from above, 64x80 colour",
+    "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; "
+    "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
+    "licence": "Apache-2.0",
+    "evaluation": "--dataset videos --size 64 80 --stride 5 --include walk want yes thanks",
+}
 FACTS = {
     "mspn-moving-mnist": {
         "task": "Predicts the next frames of two moving digits, 64x64 grey",
@@ -28,13 +36,8 @@ FACTS = {
         "licence": "Apache-2.0",
         "evaluation": "--dataset moving-mnist --clips 1000 --seed 0",
     },
-    "mspn-natural": {
-        "task": "Predicts the next frames of a person signing or of a street seen from above, 64x80 colour",
-        "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; "
-        "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
-        "licence": "Apache-2.0",
-        "evaluation": "--dataset videos --size 64 80 --stride 5 --include walk want yes thanks",
-    },
+    "mspn-natural": _NATURAL,
+    "ppnv2-natural": _NATURAL,
 }
 
 
