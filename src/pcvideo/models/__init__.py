@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The predictors; each is one file, and none imports another."""
+"""The predictors, and what judges them in training; each is one file, and none imports another."""
 
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
+from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 
 __all__ = [
     "MSPN",
     "PPNV2",
+    "FrameDiscriminator",
     "MultiScalePredictor",
     "MultiScaleState",
     "PPNV2State",
