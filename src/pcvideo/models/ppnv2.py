@@ -35,8 +35,11 @@ from pcvideo.ops.fir import lowpass_taps, upfirdn2d
 
 __all__ = ["PPNV2", "PPNV2State"]
 
-# With `residual`, a fresh head is this share of PyTorch's default, and errors of the frame are made so much larger.
-_RESIDUAL_HEAD = 0.01
+# With `residual`: what the head gives is so much smaller, a fresh head is this share of PyTorch's default, and errors of
+# the frame are made so much larger. A change that is a little off adds up over all frames that are fed back: without
+# the first factor, one step of Adam on the head's many weights moves it too far (training diverged in three runs).
+_RESIDUAL_SHARE = 0.1
+_RESIDUAL_HEAD = 0.1
 _RESIDUAL_GAIN = 8.0
 
 _INTERPOLATION_SIZE = 7
@@ -168,8 +171,8 @@ class PPNV2(Predictor):
         window: of the filters: "kaiser" or "hamming".
         patch: level 0 sees the frame in patches of this side, so it has `patch ** 2` times the channels at a
             `patch ** 2`-th of the places; height and width must be divisible by `patch` times as much.
-        residual: level 0 predicts the change from the frame. Its head has no activation then, and begins small; errors
-            of the frame are multiplied by 8 and cut at 1.
+        residual: level 0 predicts the change from the frame. Its head has no activation then, counts a tenth and begins
+            small; errors of the frame are multiplied by 8 and cut at 1.
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
 
     Raises:
@@ -313,7 +316,7 @@ class PPNV2(Predictor):
                 coarser = self.down_predictions[level](coarser, state.taps[2][level])
                 prediction = self.merge_predictions[level](coarser, prediction)
             if self.residual and level == 0:
-                prediction = features[0] + prediction
+                prediction = features[0] + _RESIDUAL_SHARE * prediction
             predictions[level] = coarser = prediction
         return predictions, cells
 
