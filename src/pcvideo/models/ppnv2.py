@@ -172,7 +172,7 @@ class PPNV2(Predictor):
         patch: level 0 sees the frame in patches of this side, so it has `patch ** 2` times the channels at a
             `patch ** 2`-th of the places; height and width must be divisible by `patch` times as much.
         residual: level 0 predicts the change from the frame. Its head has no activation then, counts a tenth and begins
-            small; errors of the frame are multiplied by 8 and cut at 1.
+            small; errors of the frame are multiplied by 8 and cut at 1, and frames are fed back clamped to [0, 1].
         clamp: `forward` clamps the frames it returns to [0, 1]; those fed back stay as they are.
 
     Raises:
@@ -249,8 +249,12 @@ class PPNV2(Predictor):
         return list(state.features)
 
     def to_frames(self, predictions: Tensor) -> Tensor:
-        """The non-negative part of predictions (..., C, H, W) of level 0, clamped to [0, 1] with `clamp`."""
-        return super().to_frames(torch.relu(predictions))
+        """The non-negative part of predictions (..., C, H, W) of level 0; within [0, 1] with `clamp` or `residual`."""
+        return super().to_frames(self._as_frame(predictions))
+
+    def _as_frame(self, prediction: Tensor) -> Tensor:
+        # Changes add up over the frames that are fed back, beyond all bounds if nothing holds them.
+        return prediction.clamp(0, 1) if self.residual else torch.relu(prediction)
 
     def init_state(self, like: Tensor) -> PPNV2State:
         """The state before the first frame: nothing is anticipated; `like` (B, C, H, W) gives size and dtype."""
@@ -276,8 +280,8 @@ class PPNV2(Predictor):
             if not state.predictions:
                 raise ValueError("the first step needs a frame, as nothing is anticipated before it; got frame=None")
             frame = state.predictions[0]
-        # A prediction may be negative; what is fed back is its non-negative part. True frames are so anyway.
-        frame = torch.relu(frame)
+        # A prediction may be negative, or above 1; what is fed back is the frame that it stands for. True ones stay.
+        frame = self._as_frame(frame)
         features, errors = self._correct(frame, state)
         predictions, cells = self._anticipate(features, errors, state)
         if self.patch > 1:
