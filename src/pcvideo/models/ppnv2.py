@@ -36,8 +36,8 @@ from pcvideo.ops.fir import lowpass_taps, upfirdn2d
 __all__ = ["PPNV2", "PPNV2State"]
 
 # With `residual`: what the head gives is so much smaller, a fresh head is this share of PyTorch's default, and errors
-# of the frame are made so much larger. A change that is a little off adds up over all frames that are fed back: without
-# the first factor, one step of Adam on the head's many weights moves it too far (training diverged in three runs).
+# of the frame are made so much larger. A change that is a little off adds up over all frames that are fed back, and one
+# step of Adam moves every one of the head's many weights.
 _RESIDUAL_SHARE = 0.1
 _RESIDUAL_HEAD = 0.1
 _RESIDUAL_GAIN = 8.0

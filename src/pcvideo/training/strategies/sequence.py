@@ -103,7 +103,8 @@ class TeacherForced(_Sequence):
             predicts fewer levels in its first steps (PPNV2), the targets of a step may be more than its predictions.
         checkpoint: recompute each step's activations in the backward pass instead of keeping them.
         detach_targets: pass no gradient through the targets. Where they are learned features (PPNV2), features that
-            are merely easy to predict are then not rewarded; where they are frames (MSPN) nothing changes.
+            are merely easy to predict are then not rewarded, but nothing keeps them small either: with sums of squares
+            they may outgrow the loss of the frames. Where targets are frames (MSPN) nothing changes.
     """
 
     def feed(self, time: int, frame: Tensor | None, prediction: Tensor | None) -> Tensor | None:
