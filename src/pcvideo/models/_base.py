@@ -117,9 +117,10 @@ class Predictor(nn.Module):
         check_clip("frames", frames, channels=self.in_channels, multiple=self.size_multiple)
         check_values("frames", frames)
         length = frames.shape[1]
-        steps = unroll(self, frames.to(self.dtype), horizon)
-        predictions = torch.stack([pyramid[0] for time, (pyramid, _) in enumerate(steps) if time >= length - 1], dim=1)
-        return self.to_frames(predictions).to(frames.dtype)
+        steps = enumerate(unroll(self, frames.to(self.dtype), horizon))
+        # One at a time, as a long forecast would otherwise be copied whole.
+        future = [self.to_frames(pyramid[0]).to(frames.dtype) for time, (pyramid, _) in steps if time >= length - 1]
+        return torch.stack(future, dim=1)
 
     @torch.no_grad()
     def predict(
