@@ -154,8 +154,8 @@ class PPNV2(Predictor):
     published, less the 7,079,426 that no step uses). Height and width must be divisible by `2 ** (levels - 1)`.
 
     The state's `predictions`, and so the pyramid that `step` returns, hold as many levels as have begun: one more with
-    every step, until all have. Predictions of the frame are those that the loss is taken of; `forward` returns what is fed
-    back, their non-negative part (with `residual`, what lies in [0, 1]).
+    every step, until all have. Predictions of the frame are those that the loss is taken of; `forward` returns what is
+    fed back, their non-negative part (with `residual`, what lies in [0, 1]).
 
     Args:
         channels: channels of every level's features, finest first; those of the first are the frame's.
