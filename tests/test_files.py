@@ -220,3 +220,24 @@ def test_whole_numbers_in_place_of_weights_are_refused_and_half_precision_is_wid
     change_tensors(weights, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
     with pytest.raises(ValueError, match=f"wrong dtypes: {name}: the file has torch.int8, the model torch.float32"):
         MSPN.from_pretrained(weights)
+
+
+def test_a_manifest_tells_a_missing_a_shortened_and_an_altered_file(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"0123456789")
+    _files.write_manifest(tmp_path, ["a", "b"])
+    _files.check_manifest(tmp_path)
+    (tmp_path / "not listed").write_bytes(b"")
+    _files.check_manifest(tmp_path)
+
+    for content, why in ((b"0123456780", "sha256"), (b"012345678", "9 bytes, expected 10"), (None, "missing")):
+        (tmp_path / "b").unlink() if content is None else (tmp_path / "b").write_bytes(content)
+        with pytest.raises(_files.WeightsCorruptError, match=why):
+            _files.check_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [{"../a": {"bytes": 1, "sha256": ""}}, {"a": 3}])
+def test_a_manifest_that_names_no_file_of_its_folder_is_refused(tmp_path, entry):
+    _files.write_json(tmp_path / _files.MANIFEST_NAME, entry)
+    with pytest.raises(_files.WeightsCorruptError, match="no file of this folder"):
+        _files.check_manifest(tmp_path)

@@ -7,11 +7,12 @@ What was there before a failed or killed write is there after it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 __all__ = [
+    "MANIFEST_NAME",
     "TEMPORARY_PREFIX",
     "WeightsCorruptError",
+    "check_manifest",
     "read_json",
     "read_tensors",
     "remove_orphans",
     "update_folder",
     "write_folder",
     "write_json",
+    "write_manifest",
     "write_tensors",
     "written_aside",
 ]
@@ -37,6 +41,7 @@ try:
 except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
+MANIFEST_NAME = "manifest.json"
 TEMPORARY_PREFIX = ".writing-"
 _RETIRED = "-old"
 _LFS_POINTER = b"version https://git-lfs"
@@ -115,6 +120,32 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     _flush(Path(path))
 
 
+def write_manifest(folder: str | Path, names: Iterable[str]) -> None:
+    """Write `manifest.json` into a folder: size and sha256 of the files of these names, for `check_manifest`."""
+    folder = Path(folder)
+    write_json(folder / MANIFEST_NAME, {name: _fingerprint(folder / name) for name in sorted(names)})
+
+
+def check_manifest(folder: str | Path) -> None:
+    """Hold a folder's files to its `manifest.json`; files that are not listed are not looked at.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        WeightsCorruptError: the manifest can't be read, or a file is missing, of another size or other content.
+    """
+    folder = Path(folder)
+    for name, expected in read_json(folder / MANIFEST_NAME).items():
+        path = folder / name
+        if not isinstance(expected, dict) or Path(name).name != name:
+            raise WeightsCorruptError(folder / MANIFEST_NAME, f"its entry {name!r} is no file of this folder")
+        if not path.is_file():
+            raise WeightsCorruptError(path, f"it is missing, but {MANIFEST_NAME} lists it")
+        if path.stat().st_size != expected.get("bytes"):
+            raise WeightsCorruptError(path, f"it has {path.stat().st_size} bytes, expected {expected.get('bytes')}")
+        if _fingerprint(path) != expected:
+            raise WeightsCorruptError(path, f"its sha256 is another than {MANIFEST_NAME} says")
+
+
 @contextlib.contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Make one file in one move: write the path that is given, and it takes the name of `path` if all went well.
@@ -189,6 +220,11 @@ def remove_orphans(folder: str | Path) -> list[str]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         names.append(path.name)
     return names
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _replace_folder(folder: Path, new: Path, retired: Path) -> None:
