@@ -7,6 +7,7 @@ import logging
 import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -303,16 +304,19 @@ class Trainer:
         started = time.perf_counter()
         rate = self._set_learning_rate()
         self.strategy.train()
+        self.strategy.begin(self.step)
         buffers = [buffer.clone() for buffer in self.strategy.buffers()]
-        with self._autocast():
-            loss, logs = self.strategy(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scalars: Counter[str] = Counter()
+        for piece in self.strategy.pieces(batch):
+            with self._autocast():
+                loss, logs = self.strategy(piece)
+            loss.backward()
+            scalars.update({name: float(value) for name, value in {**logs, "loss": loss.detach()}.items()})
         limit = float("inf") if self.settings["clip_norm"] is None else self.settings["clip_norm"]
         norm = nn.utils.clip_grad_norm_(self.strategy.parameters(), limit)
         self.step, self._checkpoint = self.step + 1, None
-        scalars = {name: float(value) for name, value in logs.items()}
-        scalars |= {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": rate}
+        scalars.update({"gradient_norm": float(norm), "learning_rate": rate})
         is_good = math.isfinite(scalars["loss"]) and math.isfinite(scalars["gradient_norm"])
         if is_good:
             self.optimizer.step()
@@ -322,7 +326,9 @@ class Trainer:
             # Running statistics have seen the bad batch, and would never forget a NaN.
             for buffer, before in zip(self.strategy.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        log.write(self.step, scalars | {"seconds": time.perf_counter() - started})
+        log.write(self.step, {**scalars, "seconds": time.perf_counter() - started})
+        if is_good:
+            self.strategy.update(scalars)
         self._count_bad_step(is_good, indices, scalars)
         return scalars["loss"]
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ class Strategy(nn.Module, ABC):
     """A regime of training; a subclass gives `forward(batch) -> loss, logs`.
 
     It is a module, so that what is wrapped for many devices is what is really called, and so that further networks
-    (a discriminator) are saved with it.
+    (a discriminator) and what a regime remembers (buffers) are saved with it. In each step the trainer calls `begin`;
+    then `forward`, and backward, for each of the batch's `pieces`; then, the optimizer having moved the parameters that
+    a gradient reached, `update`. So a regime that trains networks in turn sets `requires_grad` of each in `begin`.
 
     Args:
         context: true frames that are seen before the forecast.
@@ -26,6 +29,12 @@ class Strategy(nn.Module, ABC):
     """
 
     model: Any
+
+    # How the losses of a batch's parts (micro-batches, shares of ranks) make up that of the whole: averaged, or added.
+    reduction: Literal["mean", "sum"] = "mean"
+    # Learning rates of parts as factors of the trainer's `lr`, by a pattern over the strategy's own parameter names,
+    # such as "discriminator.*"; the first that fits counts.
+    rates: Mapping[str, float] = {}
 
     def __init__(self, *, context: int, horizon: int) -> None:
         super().__init__()
@@ -41,9 +50,22 @@ class Strategy(nn.Module, ABC):
         self.model = model
         return self
 
+    def begin(self, step: int) -> None:
+        """Told before each step, from 0, which one it is: for schedules, which follow from the step alone."""
+
+    def pieces(self, batch: Tensor) -> Iterable[Any]:
+        """What `forward` is called with one after another, each with a backward pass of its own; the losses add up.
+
+        The batch itself, unless a regime cuts it in time.
+        """
+        return (batch,)
+
     @abstractmethod
     def forward(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch (B, T, C, H, W), and what else to log, as tensors of one number."""
+        """The loss of a batch (B, T, C, H, W) or a piece, and what else to log, as tensors of one number."""
+
+    def update(self, logs: Mapping[str, float]) -> None:
+        """Told after each step what it logged, over all ranks and pieces: for balances, which are kept in buffers."""
 
     @torch.no_grad()
     def forecast(self, batch: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
