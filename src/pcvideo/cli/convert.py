@@ -54,7 +54,9 @@ def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--config must be a JSON object such as '{{\"clamp\": true}}', got {text!r} ({error})") from error
+        raise ValueError(
+            f"--config must be a JSON object such as '{{\"clamp\": true}}', got {text!r} ({error})"
+        ) from error
     if not isinstance(value, dict):
         raise ValueError(f"--config must be a JSON object such as '{{\"clamp\": true}}', got {text!r}")
     return value
