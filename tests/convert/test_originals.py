@@ -318,6 +318,17 @@ def test_missing_unexpected_and_misshaped_tensors_are_named_as_in_the_file(tmp_p
     assert "ELcell.en_decoder.in_conv.0.weight: the file has (8, 15, 5, 5), the model (8, 16, 5, 5)" in words
 
 
+def test_whole_or_complex_numbers_in_the_place_of_weights_are_named(tmp_path):
+    for dtype in (torch.int64, torch.complex64):
+
+        def change(tensors, dtype=dtype):
+            tensors["EHcell.out_conv.0.bias"] = torch.ones(3, dtype=dtype)
+
+        words = f"wrong dtypes: EHcell.out_conv.0.bias: the file has {dtype}, the model torch.float32"
+        with pytest.raises(ValueError, match=words):
+            read_original(broken(tmp_path, change))
+
+
 @pytest.mark.parametrize(
     ("name", "replacement", "words"),
     [

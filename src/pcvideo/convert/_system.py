@@ -141,10 +141,18 @@ def fit(system: System, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]
+    # Whole numbers in the place of weights would be another network; between floats there is no fault.
+    kinds = [
+        f"{theirs}: the file has {tensors[theirs].dtype}, the model {wanted[name].dtype}"
+        for name, entry in entries.items()
+        for theirs in entry.names
+        if theirs in tensors and tensors[theirs].is_floating_point() != wanted[name].is_floating_point()
+    ]
     faults = {
         "missing": [name for name in expected if name not in tensors],
         "unexpected": [name for name in tensors if name not in expected and name not in dropped],
         "wrong shapes": wrong,
+        "wrong dtypes": kinds,
     }
     if any(faults.values()):
         found = ". ".join(f"{fault}: {_list(names)}" for fault, names in faults.items() if names)
