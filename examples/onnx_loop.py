@@ -29,16 +29,15 @@ class Step:
         self.state: dict[str, np.ndarray] = {}
         self.fed_back: np.ndarray | None = None
 
-    def start(self, batch: int, height: int, width: int) -> None:
-        """A state for frames of this size, before the first one."""
-        wrong = [side for side in (height, width) if side % self.multiple or side < 1]
-        if wrong:
-            fit = [-(-side // self.multiple) * self.multiple for side in (height, width)]
+    def start(self, batch: int, size: tuple[int, ...]) -> None:
+        """A state for frames of this size (height, width), or volumes (depth, height, width), before the first one."""
+        if any(side % self.multiple or side < 1 for side in size):
+            fit = [max(1, -(-side // self.multiple)) * self.multiple for side in size]
             raise ValueError(
-                f"height and width must be multiples of {self.multiple}, got {height}x{width}; "
-                f"pad the frames to {fit[0]}x{fit[1]} and crop what is predicted"
+                f"height and width must be multiples of {self.multiple}, got {'x'.join(map(str, size))}; "
+                f"pad the frames to {'x'.join(map(str, fit))} and crop what is predicted"
             )
-        sizes = {"batch": batch, "height": height, "width": width}
+        sizes = {"batch": batch} | dict(zip(self.frame["shape"][2:], size, strict=True))
         self.state = {entry["input"]: np.zeros(shape_of(entry, sizes), entry["dtype"]) for entry in self.entries}
         for _ in range(self.black_frames):
             self.run(np.zeros(shape_of(self.frame, sizes), self.frame["dtype"]))
@@ -65,7 +64,7 @@ def shape_of(entry: dict, sizes: dict[str, int]) -> list[int]:
 def predict(path: str | Path, clip: np.ndarray, horizon: int) -> np.ndarray:
     """The frames (B, horizon, C, H, W) that follow a clip (B, T, C, H, W) in [0, 1]."""
     step = Step(path)
-    step.start(len(clip), *clip.shape[-2:])
+    step.start(len(clip), clip.shape[3:])
     for time in range(clip.shape[1]):
         prediction = step.run(np.ascontiguousarray(clip[:, time], step.frame["dtype"]))
     future = [prediction]

@@ -130,40 +130,43 @@ def fit(system: System, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
     shapes = Shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     entries = {name: system.entry(name, config, shapes) for name in wanted}
     expected = {
-        theirs: tuple(part.shape)
+        theirs: part
         for name, entry in entries.items()
         for theirs, part in zip(entry.names, entry.split(wanted[name]), strict=True)
     }
     dead = re.compile(system.dead(config))
     dropped = tuple(name for name in tensors if name not in expected and dead.fullmatch(name))
-    wrong = [
-        f"{name}: the file has {shapes[name]}, the model {shape}"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    # Whole numbers in the place of weights would be another network; between floats there is no fault.
-    kinds = [
-        f"{theirs}: the file has {tensors[theirs].dtype}, the model {wanted[name].dtype}"
-        for name, entry in entries.items()
-        for theirs in entry.names
-        if theirs in tensors and tensors[theirs].is_floating_point() != wanted[name].is_floating_point()
-    ]
-    faults = {
-        "missing": [name for name in expected if name not in tensors],
-        "unexpected": [name for name in tensors if name not in expected and name not in dropped],
-        "wrong shapes": wrong,
-        "wrong dtypes": kinds,
-    }
-    if any(faults.values()):
-        found = ". ".join(f"{fault}: {_list(names)}" for fault, names in faults.items() if names)
+    kept = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    if faults := _compare(kept, expected):
         raise ValueError(
-            f"{source} does not fit {system.model.__name__}({_arguments(config)}): {found}; --config or config= sets "
+            f"{source} does not fit {system.model.__name__}({_arguments(config)}): {faults}; --config or config= sets "
             f"an argument that was not seen rightly"
         )
     ours = {name: entry.join(*(tensors[theirs] for theirs in entry.names)) for name, entry in entries.items()}
     model = build(system.model, config).to(_float_dtype(ours.values()))
     model.load_state_dict(ours)
     return Fitted(model.eval(), dict(config), dropped)
+
+
+def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """What differs between the tensors and those that are expected; empty where nothing does."""
+    both = [(name, tensors[name], expected[name]) for name in expected if name in tensors]
+    faults = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "wrong shapes": [
+            f"{name}: the file has {tuple(found.shape)}, the model {tuple(wanted.shape)}"
+            for name, found, wanted in both
+            if found.shape != wanted.shape
+        ],
+        # Whole numbers in the place of weights would be another network; between floats there is no fault.
+        "wrong dtypes": [
+            f"{name}: the file has {found.dtype}, the model {wanted.dtype}"
+            for name, found, wanted in both
+            if found.is_floating_point() != wanted.is_floating_point()
+        ],
+    }
+    return ". ".join(f"{fault}: {_list(names)}" for fault, names in faults.items() if names)
 
 
 def unfit(system: System, model: nn.Module) -> dict[str, Tensor]:
