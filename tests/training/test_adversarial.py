@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from training_helpers import Clips, SignalAt, assert_same_tensors, read_log, self_feeding, tiny_model, tiny_trainer
 
+from pcvideo.data import MovingMNIST, procedural_digits
 from pcvideo.losses import HingeScoreLoss, PyramidLoss, WassersteinScoreLoss
 from pcvideo.models import MSPN, FrameDiscriminator
 from pcvideo.training import (
@@ -23,6 +25,7 @@ from pcvideo.training import (
     SelfFeeding,
     Strategy,
     TeacherForced,
+    Trainer,
     TrainingStopped,
     Turns,
 )
@@ -355,6 +358,34 @@ def test_a_run_that_was_stopped_by_a_signal_goes_on_alike(tmp_path: Path) -> Non
     resumed = tiny_trainer(tmp_path / "run", adversarial(pixel_steps=3), model=tiny_model(5), **settings)
     resumed.fit(Clips(), resume="auto")
     assert_same_tensors(resumed.strategy.state_dict(), unbroken.strategy.state_dict())
+
+
+@pytest.mark.slow
+def test_on_moving_digits_real_frames_score_higher_and_the_phases_alternate_within_their_cap(tmp_path: Path) -> None:
+    cap, warm_up = 8, 15
+    torch.manual_seed(0)
+    model = MSPN(in_channels=1, levels=1, channels=(6, 12), hidden_channels=6, patch=4)
+    strategy = Adversarial(
+        SelfFeeding(context=3, horizon=3),
+        FrameDiscriminator(in_channels=1, channels=(6, 8, 8), norm=None),
+        turns=Balanced(max_phase_steps=cap),
+        discriminator_rate=1,
+    )
+    clips = MovingMNIST(procedural_digits(), clips=400, frames=6, size=32, num_digits=1)
+    settings = {"steps": 70, "batch_size": 3, "lr": 0.003, "schedule": "constant", "device": "cpu"}
+    Trainer(model, strategy, run_dir=tmp_path, **settings).fit(clips)
+
+    logged: dict[str, list[float]] = defaultdict(list)
+    for _, name, value in read_log(tmp_path):
+        logged[name].append(float(value))
+    lengths = [len(list(group)) for _, group in groupby(logged["phase"])]
+    assert sum(lengths) == 70
+    assert len(lengths) - 1 >= 10
+    assert max(lengths) <= cap
+    # Not by the cap alone.
+    assert min(lengths[1:-1:2]) < cap
+    gaps = [real - fake for real, fake in zip(logged["real_score"], logged["predicted_score"], strict=True)]
+    assert sum(gap > 0 for gap in gaps[warm_up:]) >= 0.8 * len(gaps[warm_up:])
 
 
 # Arguments.
