@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of a training step on a long clip: whole, in pieces, and with activations computed twice.
 
-A small MSPN on one clip of moving digits, batch 1; the peak is that of a fresh process above its weights, their
+A small MSPN on one clip of noise, batch 1; the peak is that of a fresh process above its weights, their
 gradients and its clip.
 
     python benchmarks/bench_truncation.py --frames 100 --pieces 10 25
