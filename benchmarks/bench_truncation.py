@@ -27,7 +27,7 @@ def train_step(start: Callable[[], None], frames: int, truncate: int | None, che
     model = pcvideo.MSPN(in_channels=1, levels=3, channels=WIDTHS, hidden_channels=HIDDEN)
     clip = torch.rand(1, frames, 1, 64, 64)
     # Gradients, and what the libraries set up, are there whatever the length.
-    SelfFeeding(context=1, horizon=1).attach(model)(clip)[0].backward()
+    SelfFeeding(context=1, horizon=1, checkpoint=checkpoint).attach(model)(clip)[0].backward()
     context = frames // 2
     strategy = SelfFeeding(context=context, horizon=frames - context, truncate=truncate, checkpoint=checkpoint)
     start()
