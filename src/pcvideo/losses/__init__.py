@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+from pcvideo.losses.adversarial import (
+    HingeScoreLoss,
+    LeastSquaresScoreLoss,
+    ScoreLoss,
+    WassersteinScoreLoss,
+    gradient_penalty,
+)
 from pcvideo.losses.combined import PPNV2Loss, SumLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
@@ -13,10 +20,15 @@ __all__ = [
     "EncodingLoss",
     "FramePerceptualLoss",
     "GradientDifferenceLoss",
+    "HingeScoreLoss",
     "L1Loss",
     "LPIPSLoss",
+    "LeastSquaresScoreLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "SSIMLoss",
+    "ScoreLoss",
     "SumLoss",
+    "WassersteinScoreLoss",
+    "gradient_penalty",
 ]
