@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a weights folder: tensors in one safetensors file or in shards, and the manifest of their checksums.
 
-A large model's tensors lie in several files in the form that the Hugging Face Hub uses: `model-00001-of-00003.safetensors`
-and so on, and `model.safetensors.index.json` says which tensor is where. What kind of file one is comes before its
-checksum, and its checksum before its content. Names that an index or a manifest gives are taken for this folder alone.
+A large model's tensors lie in several files in the form of the Hugging Face Hub: `model-00001-of-00003.safetensors` and so
+on, and `model.safetensors.index.json` says which tensor is where. What kind of file one is comes before its checksum, and
+its checksum before its content. Names that an index or a manifest gives are taken for this folder alone.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def no_weights(place: str, names: Iterable[str]) -> str:
-    """What to say of a place without weights whose files have these names; pickles are named, as one may look for them."""
+    """What to say of a place without weights whose files have these names; the first pickle is named."""
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
         return (

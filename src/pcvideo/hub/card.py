@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model card: what the Hub indexes on top, then the facts for people, generated so that no figure is copied by hand."""
+"""The model card: what the Hub indexes, then the facts for people; generated, so that no figure is copied by hand."""
 
 from __future__ import annotations
 

@@ -2,14 +2,16 @@
 """The weights that have a name: built into the package, in a source checkout's `weights/`, or published on the Hub.
 
 A weights folder holds `config.json`, `model.safetensors` (16 bit), `manifest.json`, `card.json` with the facts of its
-making, and the same facts for people in `README.md`: the very layout of a repository on the Hub. `published.json` says in
-which repository, at which commit and with which checksums each name was published.
+making, and the same facts for people in `README.md`: the very layout of a repository on the Hub. `published.json` says
+in which repository, at which commit and with which checksums each name was published.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,12 +23,22 @@ from pcvideo.models import Predictor
 from pcvideo.models._catalog import CONFIGURATIONS, architecture
 from pcvideo.models._pretrained import read_config
 
-__all__ = ["CARD_NAME", "PUBLISHED_NAME", "PublishedModel", "list_models", "published", "shelves", "tensor_files"]
+__all__ = [
+    "CARD_KEYS",
+    "CARD_NAME",
+    "PUBLISHED_NAME",
+    "PublishedModel",
+    "describe_folder",
+    "list_models",
+    "published",
+    "shelves",
+    "tensor_files",
+]
 
 CARD_NAME = "card.json"
 PUBLISHED_NAME = "published.json"
 CARD_KEYS = ("task", "data", "datasets", "recipe", "licence", "metrics", "picture", "sha256")
-PUBLISHED_KEYS = ("task", "model", "config", "size", "bytes", "repository", "revision", "sha256")
+PUBLISHED_KEYS = ("task", "model", "config", "size", "bytes", "gmac", "repository", "revision", "sha256")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -44,6 +56,7 @@ class PublishedModel:
         facts: data, recipe, licence and figures, as the folder's `card.json` has them.
         frame: the frame size (height, width) that it learned at; None where no one said.
         repository, revision: where on the Hub it is published, and at which commit; None where it is not.
+        recorded_gmac: `gmac` as it was counted when the weights were recorded, which saves counting it again.
     """
 
     name: str
@@ -56,6 +69,7 @@ class PublishedModel:
     frame: tuple[int, ...] | None = None
     repository: str | None = None
     revision: str | None = None
+    recorded_gmac: float | None = None
 
     @property
     def where(self) -> str:
@@ -78,10 +92,10 @@ class PublishedModel:
         Those of convolutions and matrix products, as `torch.utils.flop_counter` counts them, without computing them.
         None where no frame size is known.
         """
+        if self.frame is None or self.recorded_gmac is not None:
+            return self.recorded_gmac
         from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
-        if self.frame is None:
-            return None
         model = self._outline()
         with torch.device("meta"), torch.no_grad():
             frame = torch.empty(1, model.in_channels, *self.frame)
@@ -112,13 +126,10 @@ def list_models(*, fresh: bool = False) -> list[PublishedModel]:
     for shelf in shelves():
         for folder in sorted(path.parent for path in shelf.glob(f"*/{CARD_NAME}")):
             if folder.name not in found and not missing_files(folder):
-                found[folder.name] = _describe(folder, registry.get(folder.name, {}))
+                found[folder.name] = describe_folder(folder, registry.get(folder.name, {}))
     for name, entry in registry.items():
         if name not in found:
-            found[name] = PublishedModel(
-                name, entry["task"], None, entry["bytes"], entry["model"], entry["config"], {}, _frame(entry),
-                entry["repository"], entry["revision"],
-            )  # fmt: skip
+            found[name] = _elsewhere(name, entry)
     if fresh:
         for name, (model, arguments, size, task) in CONFIGURATIONS.items():
             found.setdefault(name, PublishedModel(name, task, None, 0, model, dict(arguments), {}, size))
@@ -150,7 +161,8 @@ def tensor_files(folder: Path) -> list[str]:
     return shard_names(folder) if sharded else [WEIGHTS_NAME]
 
 
-def _describe(folder: Path, entry: dict[str, Any]) -> PublishedModel:
+def describe_folder(folder: Path, entry: Mapping[str, Any] = MappingProxyType({})) -> PublishedModel:
+    """What a folder with a `card.json` says of its weights, and where its entry in `published.json` has them."""
     facts = _files.read_json(folder / CARD_NAME)
     check_keys(str(folder / CARD_NAME), facts, CARD_KEYS)
     saved = read_config(folder)
@@ -166,6 +178,25 @@ def _describe(folder: Path, entry: dict[str, Any]) -> PublishedModel:
         _frame(facts.get("recipe", {})),
         entry.get("repository"),
         entry.get("revision"),
+        # Another network may lie under the name of one that was recorded.
+        entry.get("gmac") if entry.get("config") == saved.arguments else None,
+    )
+
+
+def _elsewhere(name: str, entry: dict[str, Any]) -> PublishedModel:
+    """What is known of weights that are not at hand."""
+    return PublishedModel(
+        name,
+        entry["task"],
+        None,
+        entry["bytes"],
+        entry["model"],
+        entry["config"],
+        {},
+        _frame(entry),
+        entry["repository"],
+        entry["revision"],
+        entry["gmac"],
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a name to a model: a local folder, the package, a source checkout's `weights/`, the cache, the Hub, in that order.
+"""From a name to a model: a local folder, the package, a checkout's `weights/`, the cache, the Hub, in that order.
 
 Names that are published stand in the catalog with their repository, commit and checksums. Where the setting
 PCVIDEO_HUB_ORGANISATION names an organisation, every other plain name is looked for there too.
@@ -72,7 +72,7 @@ def from_pretrained(
 def create_model(name: str) -> Predictor:
     """A network with fresh weights: one that a paper published, or that of published weights, by name.
 
-    For a variation take the config of `list_models(fresh=True)`: `MSPN.from_config({**entry.config, "in_channels": 1})`.
+    For a variation take an entry of `list_models(fresh=True)`: `MSPN.from_config({**entry.config, "in_channels": 1})`.
 
     Args:
         name: as `list_models(fresh=True)` gives it.

@@ -15,16 +15,16 @@ from torch import Tensor
 from pcvideo import _files
 from pcvideo._checks import check_clip, check_int, check_keys, describe
 from pcvideo._hub_client import upload_folder
-from pcvideo._weights import CONFIG_NAME, OWNED, WEIGHTS_NAME, read_weights, write_weights
+from pcvideo._weights import CONFIG_NAME, INDEX_NAME, OWNED, WEIGHTS_NAME, read_weights, write_weights
 from pcvideo.hub.card import model_card, refuse_tokens
-from pcvideo.hub.known import CARD_KEYS, CARD_NAME, PUBLISHED_NAME, shelves, tensor_files
+from pcvideo.hub.known import CARD_KEYS, CARD_NAME, PUBLISHED_NAME, describe_folder, shelves, tensor_files
 from pcvideo.metrics import copy_last
 from pcvideo.models import Predictor
 from pcvideo.models._catalog import ARCHITECTURES
 from pcvideo.models._pretrained import SHARD_SIZE, config_file, read_config
 from pcvideo.viz import save_strip
 
-__all__ = ["publish_folder", "push_to_hub", "record", "write_card", "write_weights_folder"]
+__all__ = ["publish_folder", "push_to_hub", "record", "renew_card", "write_card", "write_weights_folder"]
 
 README_NAME = "README.md"
 PICTURE_NAME = "prediction"
@@ -98,6 +98,30 @@ def write_weights_folder(
 
     pictures = [f"{PICTURE_NAME}{ending}" for ending in _PICTURE_KINDS]
     _files.update_folder(folder, write, [*OWNED, CARD_NAME, README_NAME, *pictures])
+
+
+def renew_card(folder: str | Path, *, datasets: Sequence[str] = (), picture: Tensor | None = None) -> None:
+    """Write the card and the manifest of a weights folder again, with what is given added; tensors and config stay.
+
+    Args:
+        folder: of weights with a `card.json`.
+        datasets, picture: as in `write_weights_folder`; what is left out stays as it was.
+
+    Raises:
+        WeightsCorruptError, ValueError: the folder would not load, or its card has unknown keys.
+    """
+    folder = Path(folder)
+    facts, saved = _files.read_json(folder / CARD_NAME), read_config(folder)
+    read_weights(folder, saved.weights)
+    names = tensor_files(folder)
+    _files.write_manifest(folder, [*names, *([INDEX_NAME] if names != [WEIGHTS_NAME] else [])])
+    if picture is not None:
+        model = ARCHITECTURES[saved.model]._from_folder(folder, None, strict=True, dtype=torch.float32, device="cpu")
+        facts["picture"] = _write_picture(model, picture, folder)
+    if datasets:
+        facts["datasets"] = list(datasets)
+    _files.write_json(folder / CARD_NAME, facts)
+    write_card(folder)
 
 
 def write_card(folder: str | Path, name: str | None = None) -> None:
@@ -202,12 +226,15 @@ def record(folder: str | Path, repository: str | None = None, revision: str | No
     entries = _files.read_json(path) if path.is_file() else {}
     facts, saved = _files.read_json(folder / CARD_NAME), read_config(folder)
     sums = {name: _files.size_and_sha256(folder / name) for name in tensor_files(folder)}
+    # Under this name nothing may be recorded yet, or another network.
+    found = describe_folder(folder)
     entry = {
         "task": facts.get("task", ""),
         "model": saved.model,
         "config": saved.arguments,
         "size": facts.get("recipe", {}).get("size"),
         "bytes": sum(each["bytes"] for each in sums.values()),
+        "gmac": None if found.gmac is None else round(found.gmac, 6),
         "repository": repository,
         "revision": revision,
         "sha256": {name: each["sha256"] for name, each in sums.items()},

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving and loading of models: a config made of the constructor's arguments, and weights that must fit it.
 
-A weights folder is `config.json` (format, model, arguments), `model.safetensors` or its shards, and `manifest.json`, their
-checksums. The config may be edited by hand; its key `weights` ties it to the tensors that it was saved with.
+A weights folder is `config.json` (format, model, arguments), `model.safetensors` or its shards, and `manifest.json`,
+their checksums. The config may be edited by hand; its key `weights` ties it to the tensors that it was saved with.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Pretrained(nn.Module):
         metadata: Mapping[str, str] | None = None,
         max_shard_size: int = SHARD_SIZE,
     ) -> None:
-        """Write `config.json`, `model.safetensors` and `manifest.json` into a folder, which is made where there is none.
+        """Write `config.json`, `model.safetensors` and `manifest.json` into a folder; it is made where there is none.
 
-        They are written aside and then moved over: a full disk or a kill leaves the old ones as they were. A kill between
-        two of the moves leaves a folder that is told when it is loaded, never one save's config with another's weights.
+        They are written aside and then moved over: a full disk or a kill leaves the old ones as they were. A kill amid
+        the moves leaves a folder that is told when it is loaded, never one save's config with another's weights.
 
         Args:
             folder: where to; other files in it stay.
