@@ -105,7 +105,8 @@ def check_kind(path: str | Path) -> None:
         start = file.read(32)
     if not start:
         raise WeightsCorruptError(path, "it is empty")
-    if start.startswith(_PICKLE_STARTS):
+    # A header of 640 bytes has a length that begins like a pickle; what follows its eight bytes tells the two apart.
+    if start.startswith(_PICKLE_STARTS) and start[4:9] != b"\0\0\0\0{":
         raise WeightsCorruptError(
             path, "it is a pickle or a zip archive, which is never opened", "ask for a safetensors file"
         )
@@ -222,8 +223,7 @@ def update_folder(folder: str | Path, write: Callable[[Path], None], owned: Iter
             if not folder.exists():
                 temporary.rename(folder)
             else:
-                # The config first: it names the weights that it belongs to, so a kill between two moves is told.
-                made = sorted(temporary.iterdir())
+                made = sorted(temporary.iterdir(), key=_in_order_of_moves)
                 for path in made:
                     path.replace(folder / path.name)
                 outdated = {path for pattern in owned for path in folder.glob(pattern)}
@@ -253,6 +253,11 @@ def _check_no_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise WeightsCorruptError(path, "it is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+
+
+def _in_order_of_moves(path: Path) -> tuple[bool, bool, str]:
+    """The manifest first and tensors last: a kill between two moves leaves tensors that are not the manifest's."""
+    return path.name != MANIFEST_NAME, path.suffix == ".safetensors", path.name
 
 
 def _replace_folder(folder: Path, new: Path, retired: Path) -> None:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a weights folder: tensors in one safetensors file or in shards, and the manifest of their checksums.
 
-A large model's tensors lie in several files in the form of the Hugging Face Hub: `model-00001-of-00003.safetensors` and so
-on, and `model.safetensors.index.json` says which tensor is where. What kind of file one is comes before its checksum, and
-its checksum before its content. Names that an index or a manifest gives are taken for this folder alone.
+A large model's tensors lie in several files in the form of the Hugging Face Hub: `model-00001-of-00003.safetensors` and
+so on, and `model.safetensors.index.json` says which tensor is where. What kind of file it is comes before its checksum,
+and that before its content. Names that an index or a manifest gives are taken for this folder alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ from pcvideo._files import (
     check_manifest,
     read_json,
     read_tensors,
-    size_and_sha256,
     write_json,
     write_manifest,
     write_tensors,
@@ -35,7 +33,6 @@ __all__ = [
     "OWNED",
     "PICKLES",
     "WEIGHTS_NAME",
-    "fingerprint",
     "missing_files",
     "no_weights",
     "read_weights",
@@ -56,12 +53,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 
 def write_weights(
     folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None, max_shard_size: int
-) -> str:
-    """Write tensors and their manifest into a folder, in shards if they take more than `max_shard_size` bytes.
-
-    Returns:
-        their fingerprint, which goes into the config, so that a config of another save is told.
-    """
+) -> None:
+    """Write tensors and their manifest into a folder, in shards if they take more than `max_shard_size` bytes."""
     groups = _split(tensors, max_shard_size)
     names = [WEIGHTS_NAME] if len(groups) == 1 else [_SHARD.format(n, len(groups)) for n in range(1, len(groups) + 1)]
     for name, group in zip(names, groups, strict=True):
@@ -72,20 +65,15 @@ def write_weights(
         write_json(folder / INDEX_NAME, {"metadata": {"total_size": size}, "weight_map": places})
         names.append(INDEX_NAME)
     write_manifest(folder, names)
-    return fingerprint(read_json(folder / MANIFEST_NAME))
 
 
-def read_weights(folder: Path, expected: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a weights folder, on the CPU.
-
-    Args:
-        folder: holds `model.safetensors`, or its index and the shards.
-        expected: the fingerprint that the config gives, if it does.
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a weights folder, on the CPU: of `model.safetensors`, or of its index and the shards.
 
     Raises:
         FileNotFoundError: there are no weights, or only pickles, which are never opened.
-        WeightsCorruptError: a file is missing or another than the manifest or the index says, or can't be read, or the
-            config and the weights are of two saves.
+        WeightsCorruptError: a file is missing or another than the manifest or the index says, as where a save was
+            killed half way, or can't be read.
     """
     manifest = read_json(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).is_file() else None
     sharded = _is_sharded(folder, manifest)
@@ -98,8 +86,6 @@ def read_weights(folder: Path, expected: str | None = None) -> dict[str, Tensor]
         check_kind(folder / name)
     if manifest is not None:
         _check_against(folder, manifest, [*names, *([INDEX_NAME] if sharded else [])])
-    if expected is not None:
-        _check_pair(folder, manifest or {name: size_and_sha256(folder / name) for name in names}, expected)
     if not sharded:
         return read_tensors(folder / WEIGHTS_NAME)
     return _read_shards(folder, names)
@@ -134,16 +120,6 @@ def no_weights(place: str, names: Iterable[str]) -> str:
         f"{place} holds no weights: it needs {CONFIG_NAME} and {WEIGHTS_NAME} (or {INDEX_NAME} and its shards), as "
         f"save_pretrained and a training run's best/ have them"
     )
-
-
-def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """One checksum of all tensor files that a manifest lists."""
-    lines = (
-        f"{entry.get('sha256') if isinstance(entry, Mapping) else entry}  {name}\n"
-        for name, entry in sorted(manifest.items())
-        if name == WEIGHTS_NAME or re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)
-    )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -198,15 +174,6 @@ def _check_against(folder: Path, manifest: Mapping[str, Any], names: Iterable[st
     unlisted = sorted(set(names) - manifest.keys())
     if unlisted:
         raise WeightsCorruptError(folder / unlisted[0], f"{MANIFEST_NAME} does not list it", again)
-
-
-def _check_pair(folder: Path, sums: Mapping[str, Any], expected: str) -> None:
-    if fingerprint(sums) != expected:
-        raise WeightsCorruptError(
-            folder / CONFIG_NAME,
-            "it was saved with other weights than those beside it, as a save that was killed half way leaves it",
-            "save or copy the folder again, or remove the key 'weights' if the two do belong together",
-        )
 
 
 def _read_shards(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pcvideo models`: which models have a name, what they cost, where their weights are, how they score beside copy-last."""
+"""`pcvideo models`: the models that have a name: what they cost, where their weights are, how they score."""
 
 from __future__ import annotations
 

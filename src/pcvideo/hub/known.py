@@ -165,21 +165,21 @@ def describe_folder(folder: Path, entry: Mapping[str, Any] = MappingProxyType({}
     """What a folder with a `card.json` says of its weights, and where its entry in `published.json` has them."""
     facts = _files.read_json(folder / CARD_NAME)
     check_keys(str(folder / CARD_NAME), facts, CARD_KEYS)
-    saved = read_config(folder)
+    model, config = read_config(folder)
     size = sum((folder / name).stat().st_size for name in tensor_files(folder))
     return PublishedModel(
         folder.name,
         str(facts.get("task", "")),
         folder,
         size,
-        saved.model,
-        saved.arguments,
+        model,
+        config,
         facts,
         _frame(facts.get("recipe", {})),
         entry.get("repository"),
         entry.get("revision"),
         # Another network may lie under the name of one that was recorded.
-        entry.get("gmac") if entry.get("config") == saved.arguments else None,
+        entry.get("gmac") if entry.get("config") == config else None,
     )
 
 

@@ -65,7 +65,7 @@ def from_pretrained(
         WeightsCorruptError, ValueError, TypeError: the folder's files are broken or don't fit.
     """
     source = _find(name, revision, token, cache_dir, local_files_only)
-    kind: Any = architecture(read_config(source.folder).model)
+    kind: Any = architecture(read_config(source.folder)[0])
     return kind._from_folder(*source, strict=strict, dtype=dtype, device=device)
 
 

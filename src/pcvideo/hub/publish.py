@@ -87,8 +87,8 @@ def write_weights_folder(
     }
 
     def write(temporary: Path) -> None:
-        weights = write_weights(temporary, stored, None, max_shard_size)
-        _files.write_json(temporary / CONFIG_NAME, config_file(kind, arguments, weights))
+        write_weights(temporary, stored, None, max_shard_size)
+        _files.write_json(temporary / CONFIG_NAME, config_file(kind, arguments))
         if picture is not None:
             facts["picture"] = _write_picture(model, picture, temporary)
         if (temporary / WEIGHTS_NAME).is_file():
@@ -111,12 +111,12 @@ def renew_card(folder: str | Path, *, datasets: Sequence[str] = (), picture: Ten
         WeightsCorruptError, ValueError: the folder would not load, or its card has unknown keys.
     """
     folder = Path(folder)
-    facts, saved = _files.read_json(folder / CARD_NAME), read_config(folder)
-    read_weights(folder, saved.weights)
+    facts, (kind, _) = _files.read_json(folder / CARD_NAME), read_config(folder)
+    read_weights(folder)
     names = tensor_files(folder)
     _files.write_manifest(folder, [*names, *([INDEX_NAME] if names != [WEIGHTS_NAME] else [])])
     if picture is not None:
-        model = ARCHITECTURES[saved.model]._from_folder(folder, None, strict=True, dtype=torch.float32, device="cpu")
+        model = ARCHITECTURES[kind]._from_folder(folder, None, strict=True, dtype=torch.float32, device="cpu")
         facts["picture"] = _write_picture(model, picture, folder)
     if datasets:
         facts["datasets"] = list(datasets)
@@ -135,12 +135,12 @@ def write_card(folder: str | Path, name: str | None = None) -> None:
     facts = _files.read_json(folder / CARD_NAME) if (folder / CARD_NAME).is_file() else {}
     check_keys(str(folder / CARD_NAME), facts, CARD_KEYS)
     refuse_tokens(facts)
-    saved = read_config(folder)
-    tensors = read_weights(folder, saved.weights)
+    kind, arguments = read_config(folder)
+    tensors = read_weights(folder)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     words = " and ".join(sorted(_SHORT.get(dtype, str(dtype)) for dtype in dtypes))
-    count = _parameters(saved.model, saved.arguments, tensors)
-    text = model_card(name or folder.name, saved.model, count, words, facts)
+    count = _parameters(kind, arguments, tensors)
+    text = model_card(name or folder.name, kind, count, words, facts)
     (folder / README_NAME).write_text(text, encoding="utf-8")
 
 
@@ -211,7 +211,7 @@ def publish_folder(
             shutil.copyfile(path, copy / path.name)
         write_card(copy, repository)
         return upload_folder(
-            copy, repository, private=private, token=token, message=f"Publish {read_config(copy).model} weights"
+            copy, repository, private=private, token=token, message=f"Publish {read_config(copy)[0]} weights"
         )
 
 
@@ -224,16 +224,14 @@ def record(folder: str | Path, repository: str | None = None, revision: str | No
     folder = Path(folder)
     path = shelves()[0] / PUBLISHED_NAME
     entries = _files.read_json(path) if path.is_file() else {}
-    facts, saved = _files.read_json(folder / CARD_NAME), read_config(folder)
-    sums = {name: _files.size_and_sha256(folder / name) for name in tensor_files(folder)}
-    # Under this name nothing may be recorded yet, or another network.
     found = describe_folder(folder)
+    sums = {name: _files.size_and_sha256(folder / name) for name in tensor_files(folder)}
     entry = {
-        "task": facts.get("task", ""),
-        "model": saved.model,
-        "config": saved.arguments,
-        "size": facts.get("recipe", {}).get("size"),
-        "bytes": sum(each["bytes"] for each in sums.values()),
+        "task": found.task,
+        "model": found.model,
+        "config": found.config,
+        "size": None if found.frame is None else list(found.frame),
+        "bytes": found.size,
         "gmac": None if found.gmac is None else round(found.gmac, 6),
         "repository": repository,
         "revision": revision,

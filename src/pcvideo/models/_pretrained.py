@@ -2,7 +2,7 @@
 """Saving and loading of models: a config made of the constructor's arguments, and weights that must fit it.
 
 A weights folder is `config.json` (format, model, arguments), `model.safetensors` or its shards, and `manifest.json`,
-their checksums. The config may be edited by hand; its key `weights` ties it to the tensors that it was saved with.
+their checksums. The config may be edited by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +23,13 @@ from pcvideo._memory_format import channels_last
 from pcvideo._version import __version__
 from pcvideo._weights import CONFIG_NAME, OWNED, read_weights, write_weights
 
-__all__ = ["FORMAT", "SHARD_SIZE", "Pretrained", "SavedConfig", "config_file", "read_config", "weights_folder"]
+__all__ = ["FORMAT", "SHARD_SIZE", "Pretrained", "config_file", "read_config", "weights_folder"]
 
 FORMAT = 1
 SHARD_SIZE = 5_000_000_000
 # How the content of a config file of format n becomes one of format n + 1.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-_KEYS = ("format", "model", "config", "version", "weights")
-
-
-class SavedConfig(NamedTuple):
-    """What a `config.json` says.
-
-    Attributes:
-        model: name of the class.
-        arguments: the constructor's.
-        weights: fingerprint of the tensors that it was saved with; None in folders of older versions.
-    """
-
-    model: str
-    arguments: dict[str, Any]
-    weights: str | None
+_KEYS = ("format", "model", "config", "version")
 
 
 class Pretrained(nn.Module):
@@ -100,8 +86,8 @@ class Pretrained(nn.Module):
         model, arguments, tensors = type(self).__name__, self.config, self.state_dict()
 
         def write(temporary: Path) -> None:
-            weights = write_weights(temporary, tensors, metadata, max_shard_size)
-            _files.write_json(temporary / CONFIG_NAME, config_file(model, arguments, weights))
+            write_weights(temporary, tensors, metadata, max_shard_size)
+            _files.write_json(temporary / CONFIG_NAME, config_file(model, arguments))
 
         _files.update_folder(folder, write, OWNED)
 
@@ -160,17 +146,17 @@ class Pretrained(nn.Module):
         cls, folder: Path, repository: str | None, *, strict: bool, dtype: torch.dtype, device: str | torch.device
     ) -> Self:
         """A model from a folder at hand, which was downloaded from `repository` if that is given."""
-        saved = read_config(folder)
-        if saved.model != cls.__name__:
-            raise ValueError(f"{folder} holds a {saved.model}, not a {cls.__name__}; load it with that class")
+        kind, arguments = read_config(folder)
+        if kind != cls.__name__:
+            raise ValueError(f"{folder} holds a {kind}, not a {cls.__name__}; load it with that class")
         try:
-            tensors = read_weights(folder, saved.weights)
+            tensors = read_weights(folder)
         except _files.WeightsCorruptError as error:
             if repository is None:
                 raise
             again = f"remove {folder.parents[1]} and load {repository} again: it then comes anew from the Hub"
             raise _files.WeightsCorruptError(error.path, error.why, again) from error
-        model = _build(cls, saved.arguments, folder / CONFIG_NAME).to(dtype)
+        model = _build(cls, arguments, folder / CONFIG_NAME).to(dtype)
         model._load(tensors, str(folder), strict=strict)
         return channels_last(model.to(device)).eval()
 
@@ -230,19 +216,13 @@ def weights_folder(
     return folder, name
 
 
-def config_file(model: str, arguments: Mapping[str, Any], weights: str) -> dict[str, Any]:
-    """The content of `config.json`: the class's name, its constructor's arguments, the fingerprint of the tensors."""
-    return {
-        "format": FORMAT,
-        "model": model,
-        "config": dict(arguments),
-        "version": __version__,
-        "weights": weights,
-    }
+def config_file(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `config.json`: the class's name, its constructor's arguments, and the version that wrote it."""
+    return {"format": FORMAT, "model": model, "config": dict(arguments), "version": __version__}
 
 
-def read_config(folder: str | Path) -> SavedConfig:
-    """What a folder's `config.json` says, older formats turned into the present one.
+def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
+    """The model's class name and constructor arguments from a folder's `config.json`, of this format or an older one.
 
     Raises:
         FileNotFoundError: there is none.
@@ -254,10 +234,7 @@ def read_config(folder: str | Path) -> SavedConfig:
     check_keys(str(path), content, _KEYS)
     if not isinstance(content.get("model"), str) or not isinstance(content.get("config"), dict):
         raise ValueError(f"{path} must give 'model' as a name and 'config' as an object")
-    weights = content.get("weights")
-    if weights is not None and not isinstance(weights, str):
-        raise ValueError(f"{path} must give 'weights' as a checksum or not at all, got {describe(weights)}")
-    return SavedConfig(content["model"], content["config"], weights)
+    return content["model"], content["config"]
 
 
 def _upgraded(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -268,9 +245,10 @@ def _upgraded(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{path} must give 'format' as a whole number, got format {number!r}{also}")
     if number > FORMAT:
         wrote = content.get("version")
-        mend = f"install pcvideo {wrote} or newer" if isinstance(wrote, str) else "upgrade pcvideo"
+        needs = f"pcvideo {wrote} or newer, which wrote it" if isinstance(wrote, str) else "a newer pcvideo"
         raise ValueError(
-            f"{path} has format {number}, this version ({__version__}) reads {FORMAT}; {mend}: pip install -U pcvideo"
+            f"{path} has format {number}, this version ({__version__}) reads up to {FORMAT}; it needs {needs}: "
+            f"pip install --upgrade pcvideo"
         )
     for step in range(number, FORMAT):
         if step not in UPGRADES:
