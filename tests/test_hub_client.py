@@ -133,7 +133,9 @@ def test_a_download_that_is_cut_off_ends_whole(hub, load, tmp_path, no_range):
         answer = load(name)
     assert answer.result == pytest.approx(prediction(model), abs=1e-6)
     parts = [request.part for request in hub.requests if request.method == "GET" and "/store/" in request.path]
-    assert parts == [None, f"bytes={10 * 2**20}-"]
+    assert parts[:2] == [None, f"bytes={10 * 2**20}-"]
+    # What is begun again may be asked for once more from its beginning.
+    assert set(parts[2:]) <= ({None} if no_range else set())
 
 
 def test_what_arrived_in_part_is_never_loaded(hub, load, client, tmp_path):

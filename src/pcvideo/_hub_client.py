@@ -33,6 +33,7 @@ _TOKEN = re.compile(r"[!-~]+")
 _CARD_FILES = ("card.json", "README.md")
 # Seconds until a server that does not answer counts as dead; the client's own retries would take 23.
 _PATIENCE = 6.0
+_TRIES = 3
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token=..."
 _log = logging.getLogger(__name__)
 
@@ -223,14 +224,37 @@ def _download(hub: ModuleType, repository: str, names: Collection[str], options:
     # Without a config the Hub's own words would be of a file; ours are of what the repository is.
     if CONFIG_NAME not in names:
         raise FileNotFoundError(f"{repository} has no {CONFIG_NAME}, so it holds no weights of pcvideo")
-    config = Path(hub.hf_hub_download(repository, CONFIG_NAME, **options))
+    config = _fetch(hub, repository, CONFIG_NAME, options)
     tensors = [WEIGHTS_NAME] if WEIGHTS_NAME in names else [INDEX_NAME]
     for name in [*(name for name in (MANIFEST_NAME, *_CARD_FILES) if name in names), *tensors]:
-        hub.hf_hub_download(repository, name, **options)
+        _fetch(hub, repository, name, options)
     if tensors == [INDEX_NAME]:
         for name in shard_names(config.parent):
-            hub.hf_hub_download(repository, name, **options)
+            _fetch(hub, repository, name, options)
     return config.parent
+
+
+def _fetch(hub: ModuleType, repository: str, name: str, options: Mapping[str, Any]) -> Path:
+    """One file. Where it was cut off, the next try goes on after what came; where that failed, it begins again.
+
+    Newer clients do both themselves. Older ones add the whole file to what came where a server sends no parts, at every
+    try anew.
+    """
+    begin_again, tries = False, 0
+    network = _network_errors()
+    interrupted: tuple[type[Exception], ...] = (OSError, *network)
+    while True:
+        try:
+            return Path(hub.hf_hub_download(repository, name, force_download=begin_again, **options))
+        except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):
+            raise
+        except interrupted as error:
+            tries += 1
+            begin_again = "onsistency check" in str(error)
+            # A full disk, for one, does not get better by trying.
+            if tries == _TRIES or not (begin_again or isinstance(error, network)):
+                raise
+            _log.info("%s of %s was cut off (%s); trying again", name, repository, type(error).__name__)
 
 
 def _remember(folder: Path, revision: str, commit: str) -> None:
