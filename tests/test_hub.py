@@ -9,6 +9,7 @@ import torch
 
 import pcvideo
 from pcvideo import hub
+from pcvideo.hub import known
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def model() -> pcvideo.MSPN:
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A shelf of its own in the place of the package's."""
-    monkeypatch.setattr(hub, "_shelves", lambda: [tmp_path / "shelf"])
+    monkeypatch.setattr(known, "shelves", lambda: [tmp_path / "shelf"])
     return tmp_path / "shelf"
 
 

@@ -296,9 +296,8 @@ def test_an_index_that_names_a_file_elsewhere_is_refused_before_anything_is_fetc
 
 CATALOG = """
 from pathlib import Path
-from pcvideo.hub import known, load as loading
-for module in (known, loading):
-    module.shelves = lambda: [Path(shelf)]
+from pcvideo.hub import known
+known.shelves = lambda: [Path(shelf)]
 os.environ.pop("PCVIDEO_HUB_ORGANISATION", None)
 os.environ.update(setting)
 """

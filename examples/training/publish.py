@@ -32,8 +32,8 @@ from torch import Tensor
 
 import pcvideo
 from pcvideo.cli.main import main as command_line
-from pcvideo.hub import publish_folder, write_weights_folder
-from pcvideo.hub.known import CARD_NAME, shelves
+from pcvideo.hub import known, publish_folder, write_weights_folder
+from pcvideo.hub.known import CARD_NAME
 from pcvideo.hub.publish import record, renew_card
 
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def main() -> None:
     elif options.name is None or options.data is None or (options.run_dir is None) != (options.shelf is None):
         parser.error("give a name and --data, with or without a run's folder and a shelf; or --push ORGANISATION")
     elif options.run_dir is None:
-        folder = next(shelf / options.name for shelf in shelves() if (shelf / options.name).is_dir())
+        folder = next(shelf / options.name for shelf in known.shelves() if (shelf / options.name).is_dir())
         renew_card(
             folder, datasets=FACTS[options.name].get("datasets", ()), picture=example(options.name, options.data)
         )
@@ -115,7 +115,7 @@ def example(name: str, data: str) -> Tensor:
 
 
 def push(organisation: str, *, private: bool) -> None:
-    for shelf in shelves():
+    for shelf in known.shelves():
         for folder in sorted(path.parent for path in shelf.glob(f"*/{CARD_NAME}")):
             repository = f"{organisation}/{folder.name}"
             commit = publish_folder(folder, repository, private=private)

@@ -148,15 +148,22 @@ def write_manifest(folder: str | Path, names: Iterable[str]) -> None:
     write_json(folder / MANIFEST_NAME, {name: size_and_sha256(folder / name) for name in sorted(names)})
 
 
-def check_manifest(folder: str | Path) -> None:
+def check_manifest(folder: str | Path, names: Iterable[str] | None = None) -> None:
     """Hold a folder's files to its `manifest.json`; files that are not listed are not looked at.
+
+    Args:
+        folder: holds the manifest.
+        names: look at these alone, where they are listed; None looks at all that are.
 
     Raises:
         FileNotFoundError: there is no manifest.
         WeightsCorruptError: the manifest can't be read, or a file is missing, of another size or other content.
     """
     folder = Path(folder)
+    wanted = None if names is None else set(names)
     for name, expected in read_json(folder / MANIFEST_NAME).items():
+        if wanted is not None and name not in wanted:
+            continue
         path = folder / name
         if not isinstance(expected, dict) or Path(name).name != name:
             raise WeightsCorruptError(folder / MANIFEST_NAME, f"its entry {name!r} is no file of this folder")

@@ -80,12 +80,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     names = shard_names(folder) if sharded else [WEIGHTS_NAME]
     for name in names:
         if not (folder / name).is_file():
-            if sharded:
-                raise WeightsCorruptError(folder / name, f"it is missing, but {INDEX_NAME} names it")
+            if sharded or (manifest is not None and name in manifest):
+                by = INDEX_NAME if sharded else MANIFEST_NAME
+                raise WeightsCorruptError(folder / name, f"it is missing, but {by} names it")
             raise FileNotFoundError(no_weights(str(folder), _names_in(folder)))
         check_kind(folder / name)
     if manifest is not None:
-        _check_against(folder, manifest, [*names, *([INDEX_NAME] if sharded else [])])
+        _check_sums(folder, [*names, INDEX_NAME])
     if not sharded:
         return read_tensors(folder / WEIGHTS_NAME)
     return _read_shards(folder, names)
@@ -165,15 +166,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return places
 
 
-def _check_against(folder: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:
-    again = f"copy or save the folder again, or remove {MANIFEST_NAME} if you changed the file yourself"
+def _check_sums(folder: Path, names: Iterable[str]) -> None:
     try:
-        check_manifest(folder)
+        check_manifest(folder, names)
     except WeightsCorruptError as error:
-        raise WeightsCorruptError(error.path, error.why, again) from error
-    unlisted = sorted(set(names) - manifest.keys())
-    if unlisted:
-        raise WeightsCorruptError(folder / unlisted[0], f"{MANIFEST_NAME} does not list it", again)
+        mend = f"copy or save the folder again, or remove {MANIFEST_NAME} if you changed the file yourself"
+        raise WeightsCorruptError(error.path, error.why, mend) from error
 
 
 def _read_shards(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:

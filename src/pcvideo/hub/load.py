@@ -18,7 +18,8 @@ from pcvideo import _files
 from pcvideo._checks import did_you_mean
 from pcvideo._hub_client import download_weights, is_repository_name
 from pcvideo._weights import CONFIG_NAME, INDEX_NAME, missing_files, no_weights
-from pcvideo.hub.known import list_models, published, shelves, tensor_files
+from pcvideo.hub import known as _known
+from pcvideo.hub.known import list_models, published, tensor_files
 from pcvideo.models import Predictor
 from pcvideo.models._catalog import CONFIGURATIONS, architecture
 from pcvideo.models._pretrained import read_config, weights_folder
@@ -105,7 +106,7 @@ def _find(
     name: str | Path, revision: str | None, token: str | bool | None, cache_dir: str | Path | None, local: bool
 ) -> _Source:
     path, text = Path(name).expanduser(), str(name)
-    on_shelf = [shelf / text for shelf in shelves()] if _PLAIN_NAME.fullmatch(text) else []
+    on_shelf = [shelf / text for shelf in _known.shelves()] if _PLAIN_NAME.fullmatch(text) else []
     for place in [path, *on_shelf] if text else ():
         if (place / CONFIG_NAME).is_file() and not missing_files(place):
             return _Source(place)
@@ -153,7 +154,7 @@ def _not_found(name: str, also: list[str]) -> str:
     fresh = [entry.name for entry in models if not entry.size]
     if name in fresh:
         return f"{name!r} has no published weights yet; pcvideo.create_model({name!r}) builds it with fresh ones"
-    places = ["a folder of that path", *map(str, shelves()), *also]
+    places = ["a folder of that path", *map(str, _known.shelves()), *also]
     unpublished = " It is not published yet, and so in a source checkout alone." if name in known else ""
     if not also:
         places.append(f"no Hub, as {ORGANISATION_VARIABLE} names no organisation there")

@@ -16,8 +16,9 @@ from pcvideo import _files
 from pcvideo._checks import check_clip, check_int, check_keys, describe
 from pcvideo._hub_client import upload_folder
 from pcvideo._weights import CONFIG_NAME, INDEX_NAME, OWNED, WEIGHTS_NAME, read_weights, write_weights
+from pcvideo.hub import known as _known
 from pcvideo.hub.card import model_card, refuse_tokens
-from pcvideo.hub.known import CARD_KEYS, CARD_NAME, PUBLISHED_NAME, describe_folder, shelves, tensor_files
+from pcvideo.hub.known import CARD_KEYS, CARD_NAME, PUBLISHED_NAME, describe_folder, tensor_files
 from pcvideo.metrics import copy_last
 from pcvideo.models import Predictor
 from pcvideo.models._catalog import ARCHITECTURES
@@ -222,7 +223,7 @@ def record(folder: str | Path, repository: str | None = None, revision: str | No
         OSError: the package's folder can't be written to, as where it is installed for everyone.
     """
     folder = Path(folder)
-    path = shelves()[0] / PUBLISHED_NAME
+    path = _known.shelves()[0] / PUBLISHED_NAME
     entries = _files.read_json(path) if path.is_file() else {}
     found = describe_folder(folder)
     sums = {name: _files.size_and_sha256(folder / name) for name in tensor_files(folder)}
