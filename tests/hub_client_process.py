@@ -99,5 +99,8 @@ class ClientProcess:
         return self.finish()
 
     def close(self) -> None:
+        """Let it end; `wait` then waits until it has."""
         self.process.stdin.close()
-        self.process.wait(30)
+
+    def wait(self) -> None:
+        self.process.wait(60)

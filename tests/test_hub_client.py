@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +39,10 @@ def processes(hub, tmp_path_factory):
     yield started
     for process in started:
         process.close()
+    for process in started:
+        process.wait()
+        # The client logs every request in full, and every error was told with all that led to it.
+        assert "canary" not in process.log.read_text().lower()
 
 
 @pytest.fixture(scope="module")
@@ -424,3 +429,36 @@ def test_a_push_to_a_dead_server_is_told_within_ten_seconds(hub, client):
         answer = client.run(PUSH, name="me/dead", token=TOKEN, facts={})
     assert answer.error == "ConnectionError"
     assert answer.seconds < 10
+
+
+PUBLISH_ALL = """
+import importlib.util, sys
+sys.path.insert(0, scripts)
+import publish
+from pathlib import Path
+from pcvideo.hub import known
+known.shelves = lambda: [Path(shelf)]
+os.environ["HF_TOKEN"] = token
+try:
+    publish.push("our-lab", private=False)
+finally:
+    del os.environ["HF_TOKEN"]
+"""
+
+
+def test_one_command_publishes_all_weights_and_pins_their_commits(hub, client, tmp_path):
+    shelf, scripts = tmp_path / "shelf", str(Path(__file__).parents[1] / "examples" / "training")
+    models = {"first": make_model(1), "second": make_model(2)}
+    for name, model in models.items():
+        pcvideo.hub.write_weights_folder(model, shelf / name, task="dots", dtype=torch.float32)
+    answer = client.run(PUBLISH_ALL, shelf=str(shelf), scripts=scripts, token=TOKEN)
+    assert answer.error is None, answer.message
+    published = json.loads((shelf / "published.json").read_text())
+    for name, model in models.items():
+        assert published[name]["repository"] == f"our-lab/{name}"
+        assert published[name]["revision"] == hub.repositories[f"our-lab/{name}"].branches["main"]
+        shutil.rmtree(shelf / name)
+        options = {"cache_dir": str(tmp_path / "cache")}
+        answer = client.run(CATALOG + LOAD, shelf=str(shelf), setting={}, name=name, options=options)
+        assert answer.error is None, answer.message
+        assert answer.result == pytest.approx(prediction(model), abs=1e-6)

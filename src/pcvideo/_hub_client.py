@@ -137,7 +137,7 @@ def card_metadata(
     Args:
         name: of the model.
         tags, pipeline: what the Hub files it under.
-        licence: its SPDX name; None where none is stated.
+        licence: as the Hub names it, in lower case; None where none is stated.
         datasets: of the Hub, `owner/name`, that it learned from.
         figures: each with `metric`, `value`, `protocol` and `data`.
     """
@@ -153,12 +153,11 @@ def card_metadata(
         )
         for figure in figures
     ]
-    known = None if licence is None else licence.lower()
     data = hub.ModelCardData(
         library_name="pcvideo",
         pipeline_tag=pipeline,
         tags=list(tags),
-        license=known,
+        license=licence,
         datasets=list(datasets) or None,
         model_name=name,
         eval_results=results or None,

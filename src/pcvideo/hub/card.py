@@ -35,7 +35,7 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
         name=name,
         tags=[*_TAGS, model.lower()],
         pipeline=_PIPELINE,
-        licence=str(licence).split(maxsplit=1)[0] if licence else None,
+        licence=_indexed(str(licence)) if licence else None,
         datasets=facts.get("datasets") or [],
         figures=list(_figures(facts)),
     )
@@ -74,6 +74,12 @@ def refuse_tokens(facts: Any, token: str | bool | None = None) -> None:
     for path, text in _strings(facts):
         if _TOKEN.search(text) or any(secret in text for secret in secrets if secret):
             raise ValueError(f"the card's {path} holds an access token, which everyone could then use; leave it out")
+
+
+def _indexed(licence: str) -> str:
+    """The licence's name in the Hub's index, which knows those of SPDX; terms of one's own are `other`."""
+    first = licence.split(maxsplit=1)[0].lower().rstrip(",;")
+    return first if re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)+|mit|isc|zlib|unlicense|wtfpl|openrail", first) else "other"
 
 
 def _results(metrics: Mapping[str, Any]) -> list[str]:

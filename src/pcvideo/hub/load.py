@@ -22,7 +22,7 @@ from pcvideo.hub import known as _known
 from pcvideo.hub.known import list_models, published, tensor_files
 from pcvideo.models import Predictor
 from pcvideo.models._catalog import CONFIGURATIONS, architecture
-from pcvideo.models._pretrained import read_config, weights_folder
+from pcvideo.models._pretrained import read_config, refuse_revision, weights_folder
 
 __all__ = ["ORGANISATION_VARIABLE", "create_model", "find_weights", "from_pretrained"]
 
@@ -109,6 +109,7 @@ def _find(
     on_shelf = [shelf / text for shelf in _known.shelves()] if _PLAIN_NAME.fullmatch(text) else []
     for place in [path, *on_shelf] if text else ():
         if (place / CONFIG_NAME).is_file() and not missing_files(place):
+            refuse_revision(revision, place)
             return _Source(place)
     if path.is_dir() and text:
         if (path / INDEX_NAME).is_file():

@@ -23,7 +23,7 @@ from pcvideo._memory_format import channels_last
 from pcvideo._version import __version__
 from pcvideo._weights import CONFIG_NAME, OWNED, read_weights, write_weights
 
-__all__ = ["FORMAT", "SHARD_SIZE", "Pretrained", "config_file", "read_config", "weights_folder"]
+__all__ = ["FORMAT", "SHARD_SIZE", "Pretrained", "config_file", "read_config", "refuse_revision", "weights_folder"]
 
 FORMAT = 1
 SHARD_SIZE = 5_000_000_000
@@ -206,6 +206,7 @@ def weights_folder(
                 f"there is no folder {name!r}; a repository on the Hub is called owner/name, and names of published "
                 f"weights are for pcvideo.from_pretrained"
             )
+        refuse_revision(revision, path)
         return path, None
     try:
         folder = download_weights(
@@ -214,6 +215,19 @@ def weights_folder(
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no folder {name!r} here, and on the Hub {error}") from error
     return folder, name
+
+
+def refuse_revision(revision: str | None, folder: Path) -> None:
+    """Refuse a revision of a folder at hand, which would be left out of account.
+
+    Raises:
+        ValueError: one was given.
+    """
+    if revision is not None:
+        raise ValueError(
+            f"revision={revision!r} is of a repository on the Hub, and {folder} is at hand; leave it out, or name the "
+            f"repository as owner/name"
+        )
 
 
 def config_file(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
