@@ -124,7 +124,7 @@ def test_the_built_in_weights_follow_moving_digits_better_than_copying_the_last_
 def test_a_revision_of_what_lies_at_hand_is_refused(model, shelf, tmp_path):
     publish(model, shelf / "tiny")
     for load, name in ((pcvideo.from_pretrained, "tiny"), (pcvideo.MSPN.from_pretrained, shelf / "tiny")):
-        with pytest.raises(ValueError, match="revision='v1' is of a repository on the Hub, and .* at hand"):
+        with pytest.raises(ValueError, match=r"revision='v1' is of a repository on the Hub, and .* at hand"):
             load(name, revision="v1")
 
 
@@ -240,6 +240,18 @@ def test_wrong_facts_are_refused_and_nothing_is_written(model, shelf, change, er
     with pytest.raises(error, match=words):
         publish(model, shelf / "tiny", **change)
     assert not (shelf / "tiny").exists()
+
+
+def test_the_card_of_a_class_of_ones_own_loads_it_by_that_class(model, shelf):
+    class Own(pcvideo.MSPN):
+        pass
+
+    own = Own(**model.config)
+    publish(own, shelf / "mine", picture=torch.rand(4, 1, 16, 16))
+    text = (shelf / "mine" / "README.md").read_text()
+    assert 'model = Own.from_pretrained("mine")' in text
+    assert f"{sum(parameter.numel() for parameter in own.parameters()):,} parameters" in text
+    assert Own.from_pretrained(shelf / "mine").config == own.config
 
 
 @pytest.mark.parametrize(

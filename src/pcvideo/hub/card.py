@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mapping[str, Any]) -> str:
+def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mapping[str, Any], *, own: bool) -> str:
     """The text of a folder's `README.md`.
 
     Args:
@@ -29,6 +29,7 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
         parameters: how many.
         dtype: that the tensors are stored in.
         facts: the content of `card.json`.
+        own: the class is one of the user's, which loads by itself.
     """
     licence = facts.get("licence")
     head = card_metadata(
@@ -45,9 +46,9 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
         lines += [f"![Context, truth, prediction, copy-last and difference]({facts['picture']})", ""]
     lines += [
         "```python",
-        "import pcvideo",
+        "import pcvideo" if not own else f"# {model} is a class of its author's, built on pcvideo.",
         "",
-        f'model = pcvideo.from_pretrained("{name}")',
+        f'model = {model if own else "pcvideo"}.from_pretrained("{name}")',
         'future = model.predict("clip.mp4", horizon=10)  # (10, C, H, W) in [0, 1]',
         "```",
         "",

@@ -106,7 +106,8 @@ def _find(
     name: str | Path, revision: str | None, token: str | bool | None, cache_dir: str | Path | None, local: bool
 ) -> _Source:
     path, text = Path(name).expanduser(), str(name)
-    on_shelf = [shelf / text for shelf in _known.shelves()] if _PLAIN_NAME.fullmatch(text) else []
+    is_plain = _PLAIN_NAME.fullmatch(text) is not None
+    on_shelf = [shelf / text for shelf in _known.shelves()] if is_plain else []
     for place in [path, *on_shelf] if text else ():
         if (place / CONFIG_NAME).is_file() and not missing_files(place):
             refuse_revision(revision, place)
@@ -116,24 +117,26 @@ def _find(
             # Which shards it lacks is said where they are read.
             return _Source(path)
         raise FileNotFoundError(no_weights(str(path), [entry.name for entry in path.iterdir()]))
-    if not on_shelf:
-        if not is_repository_name(text):
-            raise FileNotFoundError(_not_found(text, []))
-        return _Source(*weights_folder(
-            text, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local
-        ))  # fmt: skip
-    entry = published().get(text, {})
-    organisation = os.environ.get(ORGANISATION_VARIABLE)
-    repository = f"{organisation}/{text}" if organisation else entry.get("repository")
-    if repository is None:
+    hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local}
+    if is_plain:
+        return _find_by_name(text, revision, hub)
+    if not is_repository_name(text):
         raise FileNotFoundError(_not_found(text, []))
+    return _Source(*weights_folder(text, revision=revision, **hub))
+
+
+def _find_by_name(name: str, revision: str | None, hub: dict[str, Any]) -> _Source:
+    """Weights that are not at hand, from the repository that the catalog or the setting names."""
+    entry = published().get(name, {})
+    organisation = os.environ.get(ORGANISATION_VARIABLE)
+    repository = f"{organisation}/{name}" if organisation else entry.get("repository")
+    if repository is None:
+        raise FileNotFoundError(_not_found(name, []))
     pinned = entry.get("revision") if repository == entry.get("repository") else None
     try:
-        folder = download_weights(
-            repository, revision=revision or pinned, token=token, cache_dir=cache_dir, local_files_only=local
-        )
+        folder = download_weights(repository, revision=revision or pinned, **hub)
     except FileNotFoundError as error:
-        raise FileNotFoundError(_not_found(text, [f"the Hub ({error})"])) from error
+        raise FileNotFoundError(_not_found(name, [f"the Hub ({error})"])) from error
     if pinned is not None and revision in (None, pinned):
         _check_pinned(folder, entry["sha256"])
     return _Source(folder, repository)

@@ -141,7 +141,7 @@ def write_card(folder: str | Path, name: str | None = None) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     words = " and ".join(sorted(_SHORT.get(dtype, str(dtype)) for dtype in dtypes))
     count = _parameters(kind, arguments, tensors)
-    text = model_card(name or folder.name, kind, count, words, facts)
+    text = model_card(name or folder.name, kind, count, words, facts, own=kind not in ARCHITECTURES)
     (folder / README_NAME).write_text(text, encoding="utf-8")
 
 
@@ -183,9 +183,18 @@ def push_to_hub(
         folder = Path(scratch) / "weights"
         refuse_tokens({"data": data, "task": task, "licence": licence, "recipe": recipe, "metrics": metrics}, token)
         write_weights_folder(
-            model, folder, task=task, data=data, datasets=datasets, recipe=recipe, licence=licence, metrics=metrics,
-            picture=picture, dtype=dtype, max_shard_size=max_shard_size,
-        )  # fmt: skip
+            model,
+            folder,
+            task=task,
+            data=data,
+            datasets=datasets,
+            recipe=recipe,
+            licence=licence,
+            metrics=metrics,
+            picture=picture,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+        )
         return publish_folder(folder, repository, private=private, token=token)
 
 
