@@ -217,6 +217,17 @@ def test_a_repository_of_pickles_is_refused_and_none_is_downloaded(hub, load):
     assert not asked_for(hub, ".bin")
 
 
+def test_a_commit_that_is_none_names_no_folder(hub, load, tmp_path):
+    hub.publish("me/crooked", files_of(make_model(), tmp_path / "out"))
+    repository = hub.repositories["me/crooked"]
+    repository.commits["../../evil"] = repository.commits[repository.branches["main"]]
+    repository.branches["main"] = "../../evil"
+    answer = load("me/crooked")
+    assert answer.error == "OSError"
+    assert "gave '../../evil' as the commit" in answer.message
+    assert not list(tmp_path.rglob("*evil*"))
+
+
 @pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/evil.safetensors", "C:\\evil.safetensors"])
 def test_an_index_that_names_a_file_elsewhere_is_refused_before_anything_is_fetched(hub, load, tmp_path, name):
     files = files_of(make_model(), tmp_path / "out")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_files import BROKEN
 
 import pcvideo
 from pcvideo import MSPN
@@ -176,6 +177,18 @@ def test_altered_and_shortened_tensors_are_told_and_a_config_may_be_edited(model
     path.write_bytes(content)
     (whole / "manifest.json").unlink()
     assert_same_tensors(MSPN.from_pretrained(whole), model)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_told_by_name_with_a_manifest_and_without(whole, kind):
+    path = whole / "model.safetensors"
+    path.write_bytes(BROKEN[kind])
+    for _ in range(2):
+        for load in (MSPN.from_pretrained, pcvideo.from_pretrained):
+            with pytest.raises(WeightsCorruptError, match=r"model\.safetensors can't be read: .*; ") as caught:
+                load(whole)
+            assert caught.value.path == str(path)
+        (whole / "manifest.json").unlink(missing_ok=True)
 
 
 def test_a_manifest_of_other_files_does_not_stand_in_the_way(model, whole):

@@ -35,6 +35,7 @@ _CARD_FILES = ("card.json", "README.md")
 _PATIENCE = 6.0
 _TRIES = 3
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token=..."
+_IDENTITY = {"library_name": "pcvideo", "library_version": __version__}
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +82,11 @@ def download_weights(
             info = hub.HfApi(**_IDENTITY).model_info(repository, revision=revision, timeout=_PATIENCE, token=token)
     except ConnectionError as error:
         return _fall_back(hub, repository, revision, cached, cache_dir, str(error), error)
+    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+        # It becomes the name of a folder.
+        raise OSError(
+            f"the Hub at {hub.constants.ENDPOINT} gave {info.sha!r} as the commit of {repository}; is it one?"
+        )
     with _told_plainly(hub, repository, revision):
         options = {"revision": info.sha, "token": token, "cache_dir": cache_dir, "etag_timeout": _PATIENCE}
         folder = _download(hub, repository, {entry.rfilename for entry in info.siblings or ()}, options)
@@ -163,9 +169,6 @@ def card_metadata(
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml().strip()}\n---"
-
-
-_IDENTITY = {"library_name": "pcvideo", "library_version": __version__}
 
 
 def _client() -> ModuleType:

@@ -212,8 +212,10 @@ def weights_folder(
         folder = download_weights(
             name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no folder {name!r} here, and on the Hub {error}") from error
+    except (FileNotFoundError, ConnectionError) as error:
+        # What was meant may be a path.
+        told = FileNotFoundError if isinstance(error, FileNotFoundError) else ConnectionError
+        raise told(f"there is no folder {name!r} here, and of the repository: {error}") from error
     return folder, name
 
 
