@@ -72,6 +72,19 @@ def test_the_card_shows_every_figure_beside_its_baselines(model, shelf):
     assert "| copy_last | 99.25 |" in text
 
 
+def test_a_whole_report_of_evaluate_is_taken_with_baselines_of_any_name_and_their_absence_is_told(model, shelf):
+    means = {"metrics": {"mse": 12.5}, "linear_blend": {"mse": 31.0}}
+    report = {
+        "clips": 3,
+        "protocols": {"standard": {**means, "per_step": {"metrics": {"mse": [1]}}, "unavailable": {}}},
+    }
+    publish(model, shelf / "tiny", metrics=report)
+    assert json.loads((shelf / "tiny" / "card.json").read_text())["metrics"] == {"standard": means}
+    assert "| linear_blend | 31 |" in (shelf / "tiny" / "README.md").read_text()
+    publish(model, shelf / "tiny", metrics={"standard": {"metrics": {"mse": 12.5}}})
+    assert "No baseline was given" in (shelf / "tiny" / "README.md").read_text()
+
+
 def test_the_number_of_parameters_is_that_of_the_model(model, shelf):
     publish(model, shelf / "tiny")
     assert pcvideo.list_models()[0].parameters == sum(parameter.numel() for parameter in model.parameters())

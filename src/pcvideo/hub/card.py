@@ -15,7 +15,6 @@ __all__ = ["model_card", "refuse_tokens"]
 _TAGS = ("video-prediction", "predictive-coding")
 # Of the tasks that the Hub files models under, the one that comes nearest.
 _PIPELINE = "video-to-video"
-_BASELINES = ("copy_last", "black")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -94,12 +93,14 @@ def _results(metrics: Mapping[str, Any]) -> list[str]:
 
 def _table(results: Mapping[str, Any]) -> list[str]:
     """A Markdown table: a row for the model, one for each baseline."""
-    rows = {name: results[name] for name in ("metrics", *_BASELINES) if results.get(name)}
+    rows = {"metrics": results["metrics"], **results}
     columns = list(results["metrics"])
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, figures in rows.items():
         cells = ["-" if figures.get(column) is None else f"{figures[column]:.4g}" for column in columns]
         lines.append(f"| {'this model' if name == 'metrics' else name} | {' | '.join(cells)} |")
+    if len(rows) == 1:
+        lines += ["", "No baseline was given to compare with."]
     return lines
 
 

@@ -29,6 +29,8 @@ __all__ = ["publish_folder", "push_to_hub", "record", "renew_card", "write_card"
 
 README_NAME = "README.md"
 PICTURE_NAME = "prediction"
+# What a report holds of a protocol besides the means of model and baselines.
+_BESIDE_THE_MEANS = ("per_step", "unavailable")
 _PICTURE_KINDS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 _SHORT = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
@@ -289,9 +291,13 @@ def _check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
                 f"metrics[{name!r}] must be an object with 'metrics' and the baselines' 'copy_last' and 'black', as "
                 f"`pcvideo evaluate --json` writes it, got {describe(report)}"
             )
-    parts = ("metrics", "copy_last", "black")
     return {
-        name: {part: dict(report[part]) for part in parts if report.get(part)} for name, report in protocols.items()
+        name: {
+            part: dict(figures)
+            for part, figures in report.items()
+            if part not in _BESIDE_THE_MEANS and isinstance(figures, Mapping)
+        }
+        for name, report in protocols.items()
     }
 
 
