@@ -42,7 +42,7 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
     lines = [head, "", f"# {name}", ""]
     lines += [f"{facts.get('task') or 'A video predictor'}. {model}, {parameters:,} parameters, stored as {dtype}.", ""]
     if facts.get("picture"):
-        lines += [f"![Context, truth, prediction, copy-last and difference]({facts['picture']})", ""]
+        lines += [f"![A prediction of this model]({facts['picture']})", ""]
     lines += [
         "```python",
         "import pcvideo" if not own else f"# {model} is a class of its author's, built on pcvideo.",

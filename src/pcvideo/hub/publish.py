@@ -197,7 +197,8 @@ def push_to_hub(
             dtype=dtype,
             max_shard_size=max_shard_size,
         )
-        return publish_folder(folder, repository, private=private, token=token)
+        write_card(folder, repository)
+        return _push(folder, repository, private=private, token=token)
 
 
 def publish_folder(
@@ -222,9 +223,7 @@ def publish_folder(
         for path in {path for pattern in patterns for path in folder.glob(pattern)}:
             shutil.copyfile(path, copy / path.name)
         write_card(copy, repository)
-        return upload_folder(
-            copy, repository, private=private, token=token, message=f"Publish {read_config(copy)[0]} weights"
-        )
+        return _push(copy, repository, private=private, token=token)
 
 
 def record(folder: str | Path, repository: str | None = None, revision: str | None = None) -> None:
@@ -254,6 +253,11 @@ def record(folder: str | Path, repository: str | None = None, revision: str | No
     if repository is None and before.get("sha256") == entry["sha256"]:
         entry |= {"repository": before["repository"], "revision": before["revision"]}
     _files.write_json(path, dict(sorted({**entries, folder.name: entry}.items())))
+
+
+def _push(folder: Path, repository: str, *, private: bool, token: str | bool | None) -> str:
+    message = f"Publish {read_config(folder)[0]} weights"
+    return upload_folder(folder, repository, private=private, token=token, message=message)
 
 
 def _write_picture(model: Predictor, picture: Tensor | str | Path, folder: Path) -> str:
