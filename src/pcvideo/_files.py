@@ -104,7 +104,7 @@ def check_kind(path: str | Path) -> None:
     with path.open("rb") as file:
         start = file.read(32)
     if not start:
-        raise WeightsCorruptError(path, "it is empty")
+        raise WeightsCorruptError(path, "it is empty, and so no complete safetensors file")
     # A header of 640 bytes has a length that begins like a pickle; what follows its eight bytes tells the two apart.
     if start.startswith(_PICKLE_STARTS) and start[4:9] != b"\0\0\0\0{":
         raise WeightsCorruptError(
