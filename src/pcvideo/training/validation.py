@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pcvideo.metrics import PerStep, copy_last, get_protocol
 
-__all__ = ["Scores", "Validation", "score_forecasts"]
+__all__ = ["Scores", "Validation"]
 
 # LPIPS is left out: it takes longer than the forecast.
 _METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
@@ -39,36 +39,36 @@ class Validation:
     truth: Tensor
 
 
-@dataclass(frozen=True)
 class Scores:
-    """The metrics over all batches, and the first batch's frames (context, prediction, truth)."""
-
-    metrics: dict[str, float]
-    shown: tuple[Tensor, Tensor, Tensor]
-
-
-@torch.no_grad()
-def score_forecasts(
-    batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]], *, context: int
-) -> Scores:
-    """Forecast every batch (B, T, C, H, W), of which there is at least one.
+    """The metrics of forecasts, summed up batch by batch, beside those of copying the last frame.
 
     Args:
-        batches: of clips.
-        forecast: gives the forecast of a batch and the true frames, both (B, horizon, C, H, W).
         context: frames before the forecast.
+
+    Attributes:
+        shown: the first batch's frames (context, prediction, truth); None before it.
     """
-    standard = get_protocol("standard").metrics
-    model_scores, copy_scores = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
-    shown: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        prediction, truth = forecast(batch)
-        prediction, seen = prediction.float(), batch[:, :context]
-        model_scores.update(prediction, truth)
-        copy_scores.update(copy_last(seen, truth.shape[1]), truth)
-        shown = shown or [(seen, prediction, truth)]
-    baseline = {f"copy_last/{name}": value for name, value in _means(copy_scores).items()}
-    return Scores(_means(model_scores) | baseline, shown[0])
+
+    def __init__(self, *, context: int) -> None:
+        standard = get_protocol("standard").metrics
+        self._model, self._copy = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
+        self._context = context
+        self.shown: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def add(self, batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        """Forecast batches (B, T, C, H, W); `forecast` gives the forecast and the true frames, (B, horizon, C, H, W)."""
+        for batch in batches:
+            prediction, truth = forecast(batch)
+            prediction, seen = prediction.float(), batch[:, : self._context]
+            self._model.update(prediction, truth)
+            self._copy.update(copy_last(seen, truth.shape[1]), truth)
+            self.shown = self.shown or (seen, prediction, truth)
+
+    def metrics(self) -> dict[str, float]:
+        """The means over the batches of all ranks, each of which has to call it, once."""
+        baseline = {f"copy_last/{name}": value for name, value in _means(self._copy.all_reduce()).items()}
+        return _means(self._model.all_reduce()) | baseline
 
 
 def _means(scores: PerStep) -> dict[str, float]:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a strategy is spread over ranks: not at all, by DistributedDataParallel, or sharded by FSDP2's `fully_shard`.
+
+The strategy is what is wrapped, since its forward is what is called; a model's `step` is called in a loop below it. All
+three give the same gradients, those of the whole batch. Sharded, the strategy is one group: its parameters are gathered
+once for a piece, not in every step over time, and lie in shards otherwise, as their gradients, the optimizer's state
+and the moving average do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _NormBase
+
+from pcvideo._memory_format import channels_last
+from pcvideo.training.ranks import Ranks
+
+__all__ = ["ENGINES", "DataParallel", "Engine", "Sharded", "choose_engine"]
+
+ENGINES = ("auto", "ddp", "fsdp")
+
+
+def choose_engine(name: str, ranks: Ranks) -> type[Engine]:
+    """The engine of a name in `ENGINES`; "auto" is "ddp". With one rank there is nothing to spread."""
+    if not ranks.are_many:
+        return Engine
+    return Sharded if name == "fsdp" else DataParallel
+
+
+class Engine:
+    """Everything in one process; what the others do more is below.
+
+    Args:
+        strategy: with its model, on its device.
+        averaged: the model whose parameters follow the model's on a moving average, if there is one.
+        ranks: that train together.
+    """
+
+    def __init__(self, strategy: Any, averaged: nn.Module | None, ranks: Ranks) -> None:
+        self.strategy, self.averaged, self.ranks = strategy, averaged, ranks
+
+    @staticmethod
+    def lay_out(model: Any) -> Any:
+        """The model with its filters in the order in memory that the engine can take."""
+        return channels_last(model)
+
+    def __call__(self, piece: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The strategy's loss and logs of a piece of this rank's share."""
+        return self.strategy(piece)  # type: ignore[no-any-return]
+
+    def synchronised(self, now: bool) -> AbstractContextManager[Any]:
+        """Within, a piece's backward pass brings the gradients of all ranks together only if `now`."""
+        return nullcontext()
+
+    @property
+    def loss_scale(self) -> int:
+        """What a loss is multiplied by, so that the gradients which the engine averages over ranks are added up."""
+        return self.ranks.count
+
+    def is_sharded(self, tensor: Tensor) -> bool:
+        """Whether each rank holds a part of it only."""
+        return False
+
+    def finish_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Bring together what the backward pass did not."""
+
+    def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
+        """The norm of all gradients together, the same on every rank."""
+        return nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+
+    def average_statistics(self) -> None:
+        """Make the running statistics of batch normalisation, which see a rank's own clips, those of all."""
+        norms = [module for module in self.strategy.modules() if isinstance(module, _NormBase) and module.training]
+        buffers = [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
+        for buffer in buffers if self.ranks.are_many else ():
+            dist.all_reduce(buffer)
+            buffer.div_(self.ranks.count)
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """Within, a module's parameters are complete on this rank, and it may be called without the others."""
+        yield
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """What this rank holds of a tensor; shares its memory."""
+        return tensor
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors, complete; every rank has to call it."""
+        return dict(tensors)
+
+    def share_of(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """A complete tensor as `like` holds it: the part of this rank where that one is sharded."""
+        return tensor
+
+    def weights_writer(self, module: Any) -> Callable[[Path], None]:
+        """What writes a model's weights folder; every rank has to ask for it, and rank 0 alone may call it."""
+
+        def write(folder: Path) -> None:
+            module.save_pretrained(folder)
+
+        return write
+
+
+class DataParallel(Engine):
+    """Every rank has all parameters, and gradients are averaged while the backward pass runs."""
+
+    def __init__(self, strategy: Any, averaged: nn.Module | None, ranks: Ranks) -> None:
+        super().__init__(strategy, averaged, ranks)
+        device = next(strategy.parameters()).device
+        self._wrapped = nn.parallel.DistributedDataParallel(
+            strategy,
+            device_ids=None if device.type == "cpu" else [device],
+            # What is remembered about the run is the same everywhere, and statistics are averaged below.
+            broadcast_buffers=False,
+            # Networks that are trained in turn, and parts that a clip doesn't reach, get none.
+            find_unused_parameters=True,
+        )
+
+    def __call__(self, piece: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._wrapped(piece)  # type: ignore[no-any-return]
+
+    def synchronised(self, now: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if now else self._wrapped.no_sync()
+
+
+class Sharded(Engine):
+    """Every rank has a part of each parameter, and all of them only while a piece is worked on."""
+
+    def __init__(self, strategy: Any, averaged: nn.Module | None, ranks: Ranks) -> None:
+        from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
+        from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
+
+        super().__init__(strategy, averaged, ranks)
+        self._blanks: dict[int, Any] = {}
+        mesh = init_device_mesh(next(strategy.parameters()).device.type, (ranks.count,))
+        for root, model in ((strategy, strategy.model), (averaged, averaged)):
+            if root is None:
+                continue
+            # FSDP changes a module's class, and can't be copied: this is the form that weights are saved in.
+            self._blanks[id(model)] = copy.deepcopy(model).to("meta")
+            # A single number can't be cut.
+            numbers = {parameter for parameter in root.parameters() if parameter.ndim == 0}
+            fully_shard(root, mesh=mesh, reshard_after_forward=False, ignored_params=numbers)
+
+    @staticmethod
+    def lay_out(model: Any) -> Any:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.contiguous()
+        return model
+
+    @contextmanager
+    def synchronised(self, now: bool) -> Iterator[None]:
+        self.strategy.set_requires_gradient_sync(now)
+        yield
+
+    def is_sharded(self, tensor: Tensor) -> bool:
+        from torch.distributed.tensor import DTensor  # noqa: PLC0415
+
+        return isinstance(tensor, DTensor)
+
+    def finish_gradients(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            if not self.is_sharded(parameter) and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad.div_(self.ranks.count)
+
+    def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
+        given = [each.grad for each in parameters if each.grad is not None]
+        shards = [self.local(gradient) for gradient in given if self.is_sharded(gradient)]
+        squares = nn.utils.get_total_norm(shards).square()
+        dist.all_reduce(squares)
+        rest = nn.utils.get_total_norm([gradient for gradient in given if not self.is_sharded(gradient)])
+        return (squares + rest.to(squares.device).square()).sqrt()
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        root: Any = self.averaged if module is self.averaged else self.strategy
+        root.unshard()
+        try:
+            yield
+        finally:
+            root.reshard()
+
+    def local(self, tensor: Tensor) -> Tensor:
+        return tensor.to_local() if self.is_sharded(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        complete = {}
+        for name, tensor in tensors.items():
+            whole: Any = tensor
+            gathered = whole.full_tensor() if self.is_sharded(tensor) else tensor
+            # One at a time, and off the device at once: together they may be more than fits.
+            if self.ranks.is_first:
+                complete[name] = gathered.cpu()
+        return complete
+
+    def share_of(self, tensor: Tensor, like: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, Replicate  # noqa: PLC0415
+
+        if not isinstance(like, DTensor):
+            return tensor
+        everywhere = DTensor.from_local(
+            tensor.to(like.device), like.device_mesh, [Replicate()] * like.device_mesh.ndim, run_check=False
+        )
+        return everywhere.redistribute(placements=like.placements)
+
+    def weights_writer(self, module: Any) -> Callable[[Path], None]:
+        state = self.gather(module.state_dict())
+        blank = self._blanks[id(module)]
+
+        def write(folder: Path) -> None:
+            blank.load_state_dict(state, assign=True)
+            try:
+                blank.save_pretrained(folder)
+            finally:
+                blank.to("meta")
+
+        return write
