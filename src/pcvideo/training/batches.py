@@ -7,6 +7,7 @@ So a run resumes in mid-epoch, and every clip of a batch is taken once, however 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from torch.utils.data import DataLoader
 
 from pcvideo._checks import check_clip, describe
 from pcvideo.training.ranks import Ranks, split_evenly
+
+# What a DataLoader says of a worker that is gone.
+_WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by)", re.DOTALL)
 
 __all__ = ["check_clips", "epoch_batches", "load_batches", "train_batches"]
 
@@ -138,14 +142,14 @@ def _next_of(loaded: Iterator[Tensor], clips: Any, batch: list[int]) -> Tensor:
     try:
         return next(loaded)
     except RuntimeError as error:
-        died = "DataLoader worker" in str(error) and "exited unexpectedly" in str(error) or "killed by" in str(error)
-        if not died and "DataLoader timed out" not in str(error):
+        died, late = _WORKER_DIED.search(str(error)), "DataLoader timed out" in str(error)
+        if not died and not late:
             raise
         what = "died" if died else "gave nothing in time (data_timeout)"
         raise RuntimeError(
-            f"a worker process that loads clips {what}, while {_named(clips, batch)} were waited for: {error}. A worker "
-            f"dies of a broken file's decoder or of too little memory (turn num_workers down), and hangs on a file "
-            f"server; num_workers=0 shows which clip it is"
+            f"a worker process that loads clips {what}, while {_named(clips, batch)} were waited for: {error}. A "
+            f"worker dies of a broken file's decoder or of too little memory (turn num_workers down), and hangs on a "
+            f"file server; num_workers=0 shows which clip it is"
         ) from error
 
 

@@ -10,12 +10,12 @@ and the moving average do.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _NormBase
@@ -54,7 +54,7 @@ class Engine:
 
     def __call__(self, piece: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The strategy's loss and logs of a piece of this rank's share."""
-        return self.strategy(piece)  # type: ignore[no-any-return]
+        return self.strategy(piece)
 
     def synchronised(self, now: bool) -> AbstractContextManager[Any]:
         """Within, a piece's backward pass brings the gradients of all ranks together only if `now`."""
@@ -116,20 +116,29 @@ class DataParallel(Engine):
     def __init__(self, strategy: Any, averaged: nn.Module | None, ranks: Ranks) -> None:
         super().__init__(strategy, averaged, ranks)
         device = next(strategy.parameters()).device
+        options: dict[str, Any] = {_broadcast_option(): False}
         self._wrapped = nn.parallel.DistributedDataParallel(
             strategy,
             device_ids=None if device.type == "cpu" else [device],
-            # What is remembered about the run is the same everywhere, and statistics are averaged below.
-            broadcast_buffers=False,
             # Networks that are trained in turn, and parts that a clip doesn't reach, get none.
             find_unused_parameters=True,
+            # What is remembered about the run is the same everywhere, and statistics are averaged after the step.
+            **options,
         )
 
     def __call__(self, piece: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._wrapped(piece)  # type: ignore[no-any-return]
+        """Through the wrapper, which watches the backward pass."""
+        return self._wrapped(piece)
 
     def synchronised(self, now: bool) -> AbstractContextManager[Any]:
+        """Without it gradients only add up here."""
         return nullcontext() if now else self._wrapped.no_sync()
+
+
+def _broadcast_option() -> str:
+    """What DistributedDataParallel calls its broadcasting of buffers; the older name warns in newer versions."""
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
 
 
 class Sharded(Engine):
@@ -142,7 +151,8 @@ class Sharded(Engine):
         super().__init__(strategy, averaged, ranks)
         self._blanks: dict[int, Any] = {}
         mesh = init_device_mesh(next(strategy.parameters()).device.type, (ranks.count,))
-        for root, model in ((strategy, strategy.model), (averaged, averaged)):
+        roots: list[tuple[Any, Any]] = [(strategy, strategy.model), (averaged, averaged)]
+        for root, model in roots:
             if root is None:
                 continue
             # FSDP changes a module's class, and can't be copied: this is the form that weights are saved in.
@@ -153,27 +163,32 @@ class Sharded(Engine):
 
     @staticmethod
     def lay_out(model: Any) -> Any:
+        """Only plainly laid out filters can be cut."""
         for parameter in model.parameters():
             parameter.data = parameter.data.contiguous()
         return model
 
     @contextmanager
     def synchronised(self, now: bool) -> Iterator[None]:
+        """Without it gradients stay whole here, and add up."""
         self.strategy.set_requires_gradient_sync(now)
         yield
 
     def is_sharded(self, tensor: Tensor) -> bool:
+        """All parameters but single numbers are, and what is made of them."""
         from torch.distributed.tensor import DTensor  # noqa: PLC0415
 
         return isinstance(tensor, DTensor)
 
     def finish_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Those of single numbers, which FSDP leaves alone."""
         for parameter in parameters:
             if not self.is_sharded(parameter) and parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad.div_(self.ranks.count)
 
     def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Each rank knows the squares of its shards."""
         given = [each.grad for each in parameters if each.grad is not None]
         shards = [self.local(gradient) for gradient in given if self.is_sharded(gradient)]
         squares = nn.utils.get_total_norm(shards).square()
@@ -183,6 +198,7 @@ class Sharded(Engine):
 
     @contextmanager
     def whole(self, module: nn.Module) -> Iterator[None]:
+        """The whole strategy, or the whole average."""
         root: Any = self.averaged if module is self.averaged else self.strategy
         root.unshard()
         try:
@@ -191,9 +207,11 @@ class Sharded(Engine):
             root.reshard()
 
     def local(self, tensor: Tensor) -> Tensor:
-        return tensor.to_local() if self.is_sharded(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+        """The shard."""
+        return tensor.to_local() if self.is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """On rank 0; nothing on the others."""
         complete = {}
         for name, tensor in tensors.items():
             whole: Any = tensor
@@ -204,6 +222,7 @@ class Sharded(Engine):
         return complete
 
     def share_of(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """The shard that this rank has of `like`."""
         from torch.distributed.tensor import DTensor, Replicate  # noqa: PLC0415
 
         if not isinstance(like, DTensor):
@@ -214,6 +233,7 @@ class Sharded(Engine):
         return everywhere.redistribute(placements=like.placements)
 
     def weights_writer(self, module: Any) -> Callable[[Path], None]:
+        """Gathers the weights, and writes them by an unsharded copy of the model."""
         state = self.gather(module.state_dict())
         blank = self._blanks[id(module)]
 

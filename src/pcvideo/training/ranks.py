@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -123,7 +124,7 @@ def join_ranks(device: torch.device, *, timeout: float) -> tuple[Ranks, torch.de
     Raises:
         ValueError: more processes on this machine than it has GPUs.
     """
-    if not dist.is_available() or not (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) > 1):
+    if not dist.is_available() or not (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1):
         return Ranks(), device
     if device.type == "cuda" and device.index is None:
         device = _own_gpu()
@@ -139,7 +140,7 @@ def split_evenly(items: Sequence[T], parts: int) -> list[list[T]]:
     """The items in order, in so many parts whose lengths differ by one at most."""
     size, longer = divmod(len(items), parts)
     starts = [part * size + min(part, longer) for part in range(parts + 1)]
-    return [list(items[start:end]) for start, end in zip(starts[:-1], starts[1:], strict=True)]
+    return [list(items[start:end]) for start, end in pairwise(starts)]
 
 
 @contextmanager
@@ -171,7 +172,8 @@ def reported(ranks: Ranks, *, is_told_to_stop: Callable[[], bool]) -> Iterator[N
         while time.monotonic() < deadline and not is_told_to_stop():
             time.sleep(0.1)
         raise RankLostError(
-            f"rank {ranks.number} lost another rank and stops; the error of the rank that ended first is the cause ({error})"
+            f"rank {ranks.number} stops, because another rank is gone; the error of the one that ended first is the "
+            f"cause ({error})"
         ) from error
 
 
@@ -182,7 +184,7 @@ def _is_lost_rank(error: BaseException) -> bool:
 
 
 def _own_gpu() -> torch.device:
-    local, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= count:
         raise ValueError(
             f"local rank {local} has no GPU of its own: this machine has {count}; start at most {count} processes here "
@@ -193,7 +195,7 @@ def _own_gpu() -> torch.device:
 
 
 def _tell_of_shared_store() -> None:
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("RANK") == "0":
         # The launcher reads the variable before it starts us, so it can't be set from here.
         logger.warning(

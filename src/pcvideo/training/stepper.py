@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,11 @@ class Outcome:
     scalars: dict[str, float]
     is_good: bool
     overflowed: bool = False
+
+    def told(self, step: str, clips: Sequence[int]) -> str:
+        """The step, its loss and its clips in words."""
+        loss, norm = self.scalars["loss"], self.scalars["gradient_norm"]
+        return f"{step}: loss {loss:g}, gradient norm {norm:g} on the training clips {list(clips)}"
 
 
 class Stepper:
@@ -155,7 +160,7 @@ class Stepper:
         return self.model if self.average is None else self.average.module
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that goes on in a checkpoint, complete, on rank 0; every rank has to call it where shards are gathered."""
+        """All tensors of a checkpoint, complete, on rank 0; every rank has to call it."""
         tensors = module_tensors(self.strategy, "strategy")
         tensors |= optimizer_tensors(self.optimizer, "optimizer", self._names())
         if self.average is not None:
@@ -215,7 +220,7 @@ class Stepper:
             scalars["loss_scale"] = self.loss_scale.scale
         return Outcome(scalars, has_loss and has_gradient, overflowed)
 
-    def _move_average(self, averaged: list[Tensor], current: list[Tensor], count: Any) -> None:
+    def _move_average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
         move = get_ema_multi_avg_fn(self.settings["ema"])
         move([self.engine.local(each) for each in averaged], [self.engine.local(each) for each in current], count)
 

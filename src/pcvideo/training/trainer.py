@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 
 from pcvideo import _files
-from pcvideo._checks import check_bool, check_choice, check_int, check_number
+from pcvideo._checks import check_choice, check_int, check_number
 from pcvideo._version import __version__
 from pcvideo.training.batches import check_clips, load_batches, train_batches
-from pcvideo.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from pcvideo.training.engine import ENGINES
 from pcvideo.training.memory import explained_memory
 from pcvideo.training.ranks import join_ranks, reported
 from pcvideo.training.run_folder import lock_run_folder, open_run_folder
 from pcvideo.training.run_log import RunLog
-from pcvideo.training.schedules import SCHEDULES, learning_rate_factor
+from pcvideo.training.saving import Saver, from_json_number, to_json_number
+from pcvideo.training.schedules import learning_rate_factor
+from pcvideo.training.settings import check_parts, check_settings, tell_changes
 from pcvideo.training.signals import Interrupted, StopRequest, TrainingStopped
-from pcvideo.training.stepper import OPTIMIZERS, PRECISIONS, LossScale, Outcome, Stepper
+from pcvideo.training.stepper import OPTIMIZERS, PRECISIONS, Stepper
 from pcvideo.training.strategies import Strategy
-from pcvideo.training.validation import Scores, Validation
+from pcvideo.training.validation import Scores, Validation, split_validation
 
 __all__ = ["OPTIMIZERS", "PRECISIONS", "Trainer"]
 
@@ -129,41 +129,23 @@ class Trainer:
         callbacks: Sequence[Callable[[Validation], None]] = (),
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = {
-            "steps": check_int("steps", steps),
-            "batch_size": check_int("batch_size", batch_size),
-            "accumulate": check_int("accumulate", accumulate),
-            "lr": check_number("lr", lr, minimum=0),
-            "rates": {} if rates is None else rates,
-            "freeze": freeze,
-            "optimizer": check_choice("optimizer", optimizer, tuple(OPTIMIZERS)),
-            "weight_decay": check_number("weight_decay", weight_decay, minimum=0),
-            "schedule": check_choice("schedule", schedule, SCHEDULES),
-            "warmup": check_int("warmup", warmup, minimum=0),
-            "clip_norm": None if clip_norm is None else check_number("clip_norm", clip_norm, minimum=1e-8),
-            "ema": None if ema is None else check_number("ema", ema, minimum=0, maximum=0.999999),
-            "precision": check_choice("precision", precision, tuple(PRECISIONS)),
-            "compile": check_bool("compile", compile),
-            "engine": check_choice("engine", engine, ENGINES),
-            "seed": check_int("seed", seed, minimum=0),
-            "validate_every": check_int("validate_every", validate_every, minimum=0),
-            "checkpoint_every": check_int("checkpoint_every", checkpoint_every, minimum=0),
-            "validation_clips": check_int("validation_clips", validation_clips),
-        }
+        # By name out of the arguments above, of which most are settings.
+        self.settings = check_settings(locals())
         self.run_dir, self.notes = Path(run_dir), dict(notes or {})
         self.num_workers = check_int("num_workers", num_workers, minimum=0)
         self.data_timeout = check_number("data_timeout", data_timeout, minimum=0)
         self.grace = check_number("grace", grace, minimum=0)
         self.keep, self.max_bad_steps = check_int("keep", keep), check_int("max_bad_steps", max_bad_steps, minimum=0)
         self.keep_every = check_int("keep_every", keep_every, minimum=0)
-        self.on_save_error = check_choice("on_save_error", on_save_error, ("raise", "warn"))
         self.callbacks = tuple(callbacks)
         wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.ranks, self.device = join_ranks(wanted, timeout=check_number("rank_timeout", rank_timeout, minimum=1))
-        self._check_parts()
+        check_parts(self.settings, self.ranks.count)
         self._kind = type(strategy).__name__
         self.model = model.to(self.device)
         self._stepper = Stepper(self.model, strategy, self.ranks, self.settings)
+        on_error = check_choice("on_save_error", on_save_error, ("raise", "warn"))
+        self._saver = Saver(self._stepper, self.ranks, on_error=on_error)
         self.strategy, self.optimizer, self.average = strategy, self._stepper.optimizer, self._stepper.average
         self.step, self.best = 0, float("inf")
         self.metrics: dict[str, float] = {}
@@ -249,18 +231,12 @@ class Trainer:
 
         Metrics follow the `standard` protocol, LPIPS left out. All processes share the clips, and have to call this.
         """
-        model = self.weights.eval()
-        ranks, settings = self.ranks, self.settings
+        ranks, settings, model = self.ranks, self.settings, self.weights.eval()
         # No more at once than in training.
         size = -(-settings["batch_size"] // (ranks.count * settings["accumulate"]))
-        count = min(len(clips), settings["validation_clips"])
-        indices = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+        indices = split_validation(min(len(clips), settings["validation_clips"]), size, ranks)
         batches = load_batches(
-            clips,
-            indices[ranks.number :: ranks.count],
-            device=self.device,
-            num_workers=self.num_workers,
-            timeout=self.data_timeout,
+            clips, indices, device=self.device, num_workers=self.num_workers, timeout=self.data_timeout
         )
 
         def forecast(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,21 +248,19 @@ class Trainer:
         with self._stepper.engine.whole(model), hint, self._stop.interruptible():
             scores.add((batch for _, batch in batches), forecast)
         metrics = scores.metrics()
-        told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         if ranks.is_first:
-            logger.info("step %d: %s", self.step, told)
+            logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         if metrics["mse"] < self.best:
             self.save_weights(self.run_dir / "best")
             self.best = metrics["mse"]
         with self._stop.interruptible():
-            for callback in self.callbacks if ranks.is_first and scores.shown else ():
+            for callback in self.callbacks if ranks.is_first else ():
                 callback(Validation(self.run_dir, self.step, metrics, *scores.shown))
         return metrics
 
     def save_weights(self, folder: str | Path) -> None:
-        """Write `weights` as a folder for `from_pretrained`; all processes have to call this, and the first one writes."""
-        write = self._stepper.engine.weights_writer(self.weights)
-        self.ranks.from_first(lambda: self._written(str(folder), lambda: write(Path(folder))))
+        """Write `weights` as a folder for `from_pretrained`; all processes have to call this, the first one writes."""
+        self._saver.save_weights(Path(folder))
 
     def save(self) -> Path | None:
         """Write a checkpoint of this step; all processes have to call this.
@@ -294,47 +268,17 @@ class Trainer:
         Returns:
             its folder; None where it can't be written and `on_save_error` is "warn".
         """
-        tensors = self._stepper.tensors()
-        write_weights = self._stepper.engine.weights_writer(self.weights)
-        folder, scale = self.run_dir / "checkpoints", self._stepper.loss_scale
         state = {
-            "settings": self.settings,
-            "strategy": self._about_strategy(),
-            "ranks": {"ranks": self.ranks.count},
+            **self._about(),
             "validated": self._validated,
             "bad_steps": self._bad_steps,
-            "loss_scale": None if scale is None else vars(scale),
-            # JSON has no infinity.
-            "best": None if self.best == float("inf") else self.best,
-            "metrics": {name: None if value == float("inf") else value for name, value in self.metrics.items()},
+            "best": to_json_number(self.best),
+            "metrics": {name: to_json_number(value) for name, value in self.metrics.items()},
         }
-
-        def write() -> None:
-            save_checkpoint(
-                folder,
-                self.step,
-                state=state,
-                tensors=tensors,
-                save_weights=write_weights,
-                keep=self.keep,
-                keep_every=self.keep_every,
-            )
-
-        path = checkpoint_path(folder, self.step)
-        if self.ranks.from_first(lambda: self._written(str(path), write)):
-            self._checkpoint = path
+        self._checkpoint = self._saver.save(
+            self.run_dir / "checkpoints", self.step, state, keep=self.keep, keep_every=self.keep_every
+        )
         return self._checkpoint
-
-    def _written(self, what: str, write: Callable[[], None]) -> bool:
-        """Whether it was written; where that failed, and `on_save_error` says so, only a warning tells of it."""
-        try:
-            write()
-        except OSError as error:
-            if self.on_save_error == "raise":
-                raise
-            logger.warning("%s could not be written, what was there before stays: %s", what, error)
-            return False
-        return True
 
     def load(self, path: str | Path) -> None:
         """Take up the state of a checkpoint; settings, strategy and processes may differ, which is warned of.
@@ -346,43 +290,22 @@ class Trainer:
                 is changed.
         """
         path = Path(path)
-        state, tensors = self.ranks.from_first(lambda: load_checkpoint(path))
-        averaged = state["settings"]["ema"] is not None
-        self._stepper.load(tensors, averaged=averaged, source=path)
-        if self.average is not None and not averaged:
-            logger.warning("%s holds no averaged weights; averaging starts from its plain ones", path)
-        if self._stepper.loss_scale is not None and state.get("loss_scale"):
-            self._stepper.loss_scale = LossScale(**state["loss_scale"])
-        self._tell_changes(state)
+        state = self._saver.load(path)
+        if self.ranks.is_first:
+            tell_changes(state, self._about())
         self.step, self._checkpoint = int(state["step"]), path
         self._validated, self._bad_steps = int(state.get("validated", self.step)), int(state.get("bad_steps", 0))
-        self.best = float("inf") if state["best"] is None else float(state["best"])
-        saved = state.get("metrics", {})
-        self.metrics = {name: float("inf") if value is None else float(value) for name, value in saved.items()}
+        self.best = from_json_number(state["best"])
+        self.metrics = {name: from_json_number(value) for name, value in state.get("metrics", {}).items()}
 
     def try_batch(self, batch: Tensor) -> None:
         """The loss of a batch (B, T, C, H, W) and its gradients, at once, and no step; for `largest_batch`."""
         self._stepper.accumulate(batch, total=len(batch), parts=1)
 
-    def _check_parts(self) -> None:
-        size, accumulate, count = self.settings["batch_size"], self.settings["accumulate"], self.ranks.count
-        if size < accumulate * count:
-            raise ValueError(
-                f"batch_size={size} is too small for {count} processes times accumulate={accumulate}: each part needs a "
-                f"clip; take batch_size={accumulate * count} at least, or turn accumulate or the processes down"
-            )
-
-    def _tell_changes(self, state: Mapping[str, Any]) -> None:
-        now = {"settings": self.settings, "strategy": self._about_strategy(), "ranks": {"ranks": self.ranks.count}}
-        for about, values in now.items():
-            before = state.get(about, values)
-            changes = [
-                f"{name} {before[name]} -> {value}"
-                for name, value in values.items()
-                if name in before and before[name] != value
-            ]
-            if changes and self.ranks.is_first:
-                logger.warning("resumed with other %s than saved: %s", about, ", ".join(changes))
+    def _about(self) -> dict[str, dict[str, Any]]:
+        """What makes a resumed run another one where it differs."""
+        strategy = {"kind": self._kind, "context": self.strategy.context, "horizon": self.strategy.horizon}
+        return {"settings": self.settings, "strategy": strategy, "ranks": {"processes": self.ranks.count}}
 
     def _open_run(self, resume: str | Path | None) -> None:
         tensors = [*self.strategy.parameters(), *self.strategy.buffers()]
@@ -393,20 +316,15 @@ class Trainer:
             self.load(path)
             logger.info("resumed from %s", path)
         facts = {
-            "settings": self.settings,
-            "strategy": self._about_strategy(),
+            **self._about(),
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "device": str(self.device),
-            "ranks": self.ranks.count,
             "versions": {"pcvideo": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "notes": self.notes,
         }
         if self.ranks.is_first:
             _files.write_json(self.run_dir / "run.json", facts)
-
-    def _about_strategy(self) -> dict[str, Any]:
-        return {"kind": self._kind, "context": self.strategy.context, "horizon": self.strategy.horizon}
 
     def _batches(self, clips: Any) -> Iterator[tuple[list[int], Tensor]]:
         settings = self.settings
@@ -439,29 +357,17 @@ class Trainer:
         self._write_log({**scalars, "seconds": time.perf_counter() - started})
         if outcome.is_good:
             self.strategy.update(scalars)
-        self._count_bad_step(outcome, indices)
-        return scalars["loss"]
-
-    def _count_bad_step(self, outcome: Outcome, indices: Sequence[int]) -> None:
-        if outcome.overflowed:
-            logger.info("step %d overflows float16 and is left out; the loss scale is halved", self.step)
-            return
-        self._bad_steps = 0 if outcome.is_good else self._bad_steps + 1
-        if outcome.is_good:
-            return
-        scalars = outcome.scalars
-        what = (
-            f"step {self.step}: loss {scalars['loss']:g}, gradient norm {scalars['gradient_norm']:g} on the training "
-            f"clips {list(indices)}"
-        )
-        if self.ranks.is_first:
-            logger.warning("%s; the step is left out", what)
+        self._bad_steps = 0 if outcome.is_good else self._bad_steps + (not outcome.overflowed)
+        if not outcome.is_good and self.ranks.is_first:
+            log = logger.info if outcome.overflowed else logger.warning
+            log("%s; the step is left out", outcome.told(f"step {self.step}", indices))
         if self._bad_steps > self.max_bad_steps:
             raise FloatingPointError(
-                f"{what}; {self._bad_steps} such steps in a row were left out, so the training stops, and the last "
-                f"good checkpoint is kept; look at these clips, or turn lr (now {self.settings['lr']}) or clip_norm "
-                f"(now {self.settings['clip_norm']}) down"
+                f"{outcome.told(f'step {self.step}', indices)}; {self._bad_steps} such steps in a row were left out, "
+                f"so the training stops, and the last good checkpoint is kept; look at these clips, or turn lr (now "
+                f"{settings['lr']}) or clip_norm (now {settings['clip_norm']}) down"
             )
+        return scalars["loss"]
 
     def _validate_if_due(self, clips: Any) -> None:
         if clips is None or self._validated == self.step or not self._is_due("validate_every"):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pcvideo.metrics import PerStep, copy_last, get_protocol
+from pcvideo.training.ranks import Ranks
 
-__all__ = ["Scores", "Validation"]
+__all__ = ["Scores", "Validation", "split_validation"]
 
 # LPIPS is left out: it takes longer than the forecast.
 _METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
@@ -46,18 +47,18 @@ class Scores:
         context: frames before the forecast.
 
     Attributes:
-        shown: the first batch's frames (context, prediction, truth); None before it.
+        shown: the first batch's frames: context, prediction, truth.
     """
 
     def __init__(self, *, context: int) -> None:
         standard = get_protocol("standard").metrics
         self._model, self._copy = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
         self._context = context
-        self.shown: tuple[Tensor, Tensor, Tensor] | None = None
+        self.shown: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
     def add(self, batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """Forecast batches (B, T, C, H, W); `forecast` gives the forecast and the true frames, (B, horizon, C, H, W)."""
+        """Forecast batches (B, T, C, H, W); `forecast` gives forecast and truth, both (B, horizon, C, H, W)."""
         for batch in batches:
             prediction, truth = forecast(batch)
             prediction, seen = prediction.float(), batch[:, : self._context]
@@ -69,6 +70,12 @@ class Scores:
         """The means over the batches of all ranks, each of which has to call it, once."""
         baseline = {f"copy_last/{name}": value for name, value in _means(self._copy.all_reduce()).items()}
         return _means(self._model.all_reduce()) | baseline
+
+
+def split_validation(count: int, size: int, ranks: Ranks) -> list[list[int]]:
+    """The batches, of `size` clips at most, in which this rank goes through its share of the first `count` clips."""
+    batches = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+    return batches[ranks.number :: ranks.count]
 
 
 def _means(scores: PerStep) -> dict[str, float]:
