@@ -144,12 +144,8 @@ def split_evenly(items: Sequence[T], parts: int) -> list[list[T]]:
 
 
 @contextmanager
-def reported(ranks: Ranks, *, is_told_to_stop: Callable[[], bool]) -> Iterator[None]:
+def reported(ranks: Ranks) -> Iterator[None]:
     """Within, an error reaches the launcher with its traceback, the cause before its consequences.
-
-    Args:
-        ranks: that train together.
-        is_told_to_stop: whether the launcher has seen the cause, and sent a signal.
 
     Raises:
         RankLostError: in place of what gloo and NCCL say when another rank is gone.
@@ -167,10 +163,8 @@ def reported(ranks: Ranks, *, is_told_to_stop: Callable[[], bool]) -> Iterator[N
         if not _is_lost_rank(error):
             handler.record_exception(error)
             raise
-        # The launcher takes the first that it hears of for the cause.
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline and not is_told_to_stop():
-            time.sleep(0.1)
+        # The launcher takes the first that it hears of for the cause, and then ends this process.
+        time.sleep(_PATIENCE)
         raise RankLostError(
             f"rank {ranks.number} stops, because another rank is gone; the error of the one that ended first is the "
             f"cause ({error})"

@@ -186,8 +186,8 @@ class Trainer:
             torch.OutOfMemoryError: a step or a forecast doesn't fit; the message says what to turn down.
             RankLostError: another process is gone.
         """
-        stop = self._stop = StopRequest(self.ranks, grace=self.grace)
-        with reported(self.ranks, is_told_to_stop=lambda: stop.number is not None), ExitStack() as stack:
+        self._stop = StopRequest(self.ranks, grace=self.grace)
+        with reported(self.ranks), ExitStack() as stack:
             needs = {"length": self.strategy.length, "model": self.model}
             check_clips("train_clips", train_clips, minimum=self.settings["batch_size"], **needs)
             if val_clips is not None:
@@ -198,7 +198,7 @@ class Trainer:
                 self._log = stack.enter_context(
                     closing(RunLog(self.run_dir, step=self.step, validated=self._validated))
                 )
-            stack.enter_context(stop)
+            stack.enter_context(self._stop)
             bar = stack.enter_context(self._progress())
             try:
                 self._loop(train_clips, val_clips, bar)
