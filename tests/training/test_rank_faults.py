@@ -104,11 +104,7 @@ def test_torchrun_starts_a_killed_rank_again_from_the_checkpoint_and_tells_a_sec
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     places = [str(Path(pcvideo.__file__).parents[1]), str(Path(__file__).parent)]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(places),
-        "OMP_NUM_THREADS": "1",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
     done = subprocess.run(
         [*command, str(script), str(tmp_path / "run")],

@@ -117,7 +117,7 @@ def load_batches(
 
     Raises:
         RuntimeError: a worker process died, or gave nothing for `timeout` seconds (0 waits for ever); the message
-            names the clips that were waited for.
+            names the clips that were being loaded.
     """
     if hasattr(clips, "batch"):
         for batch in indices:
@@ -134,11 +134,14 @@ def load_batches(
         generator=torch.Generator().manual_seed(seed % 2**63),
     )
     loaded = iter(loader)
-    for batch in indices:
-        yield batch, _next_of(loaded, clips, batch).to(device, non_blocking=True)
+    # What workers are at while the batch at a place is waited for: each is handed two batches ahead.
+    ahead = max(1, 2 * num_workers)
+    for place, batch in enumerate(indices):
+        under_way = [index for each in indices[place : place + ahead] for index in each]
+        yield batch, _next_of(loaded, clips, under_way).to(device, non_blocking=True)
 
 
-def _next_of(loaded: Iterator[Tensor], clips: Any, batch: list[int]) -> Tensor:
+def _next_of(loaded: Iterator[Tensor], clips: Any, under_way: list[int]) -> Tensor:
     try:
         return next(loaded)
     except RuntimeError as error:
@@ -147,17 +150,17 @@ def _next_of(loaded: Iterator[Tensor], clips: Any, batch: list[int]) -> Tensor:
             raise
         what = "died" if died else "gave nothing in time (data_timeout)"
         raise RuntimeError(
-            f"a worker process that loads clips {what}, while {_named(clips, batch)} were waited for: {error}. A "
-            f"worker dies of a broken file's decoder or of too little memory (turn num_workers down), and hangs on a "
-            f"file server; num_workers=0 shows which clip it is"
+            f"a worker process that loads clips {what}: {error}. It was at one of {_named(clips, under_way)}. A worker "
+            f"dies of a broken file's decoder or of too little memory (turn num_workers down), and hangs on a file "
+            f"server; num_workers=0 shows which clip it is"
         ) from error
 
 
-def _named(clips: Any, batch: list[int]) -> str:
+def _named(clips: Any, indices: list[int]) -> str:
     windows = getattr(clips, "windows", None)
     if windows is None:
-        return f"the clips {batch}"
-    return "the clips " + ", ".join(f"{index} ({getattr(windows[index], 'path', '?')})" for index in batch)
+        return f"the clips {indices}"
+    return "the clips " + ", ".join(f"{index} ({getattr(windows[index], 'path', '?')})" for index in indices)
 
 
 def _settle_worker(worker: int) -> None:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _NormBase
@@ -61,7 +62,7 @@ class Engine:
         return nullcontext()
 
     @property
-    def loss_scale(self) -> int:
+    def loss_scale(self) -> float:
         """What a loss is multiplied by, so that the gradients which the engine averages over ranks are added up."""
         return self.ranks.count
 
@@ -150,7 +151,9 @@ class Sharded(Engine):
 
         super().__init__(strategy, averaged, ranks)
         self._blanks: dict[int, Any] = {}
-        mesh = init_device_mesh(next(strategy.parameters()).device.type, (ranks.count,))
+        device = next(strategy.parameters()).device
+        self._loss_scale = ranks.count / _mean_of_ones(ranks.count, device)
+        mesh = init_device_mesh(device.type, (ranks.count,))
         roots: list[tuple[Any, Any]] = [(strategy, strategy.model), (averaged, averaged)]
         for root, model in roots:
             if root is None:
@@ -174,6 +177,11 @@ class Sharded(Engine):
         self.strategy.set_requires_gradient_sync(now)
         yield
 
+    @property
+    def loss_scale(self) -> float:
+        """As measured, since not every backend averages when FSDP asks it to."""
+        return self._loss_scale
+
     def is_sharded(self, tensor: Tensor) -> bool:
         """All parameters but single numbers are, and what is made of them."""
         from torch.distributed.tensor import DTensor  # noqa: PLC0415
@@ -185,7 +193,7 @@ class Sharded(Engine):
         for parameter in parameters:
             if not self.is_sharded(parameter) and parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
-                parameter.grad.div_(self.ranks.count)
+                parameter.grad.div_(self.loss_scale)
 
     def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
         """Each rank knows the squares of its shards."""
@@ -245,3 +253,10 @@ class Sharded(Engine):
                 blank.to("meta")
 
         return write
+
+
+def _mean_of_ones(count: int, device: torch.device) -> float:
+    """1, or `count` where the backend adds up instead of averaging, as gloo in torch 2.7 does without a word."""
+    mean = torch.empty(1, device=device)
+    dist.reduce_scatter_tensor(mean, torch.ones(count, device=device), op=dist.ReduceOp.AVG)
+    return float(mean)

@@ -7,7 +7,6 @@ A process that no launcher started is alone, and none of this does anything ther
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import re
 import time
@@ -22,8 +21,6 @@ from torch import distributed as dist
 from torch import nn
 
 __all__ = ["RankLostError", "Ranks", "join_ranks", "reported", "split_evenly"]
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -130,8 +127,7 @@ def join_ranks(device: torch.device, *, timeout: float) -> tuple[Ranks, torch.de
         device = _own_gpu()
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        _tell_of_shared_store()
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **_own_store(timeout))
         atexit.register(_leave_group)
     return Ranks(dist.get_rank(), dist.get_world_size()), device
 
@@ -188,14 +184,27 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", local)
 
 
-def _tell_of_shared_store() -> None:
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("RANK") == "0":
-        # The launcher reads the variable before it starts us, so it can't be set from here.
-        logger.warning(
-            "torchrun may hang when it restarts processes; start it with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its "
-            "environment"
-        )
+def _own_store(timeout: float) -> dict[str, Any]:
+    """Arguments for a process group that meets in the launcher's store, each attempt under names of its own.
+
+    When `torchrun` starts processes again, its store still holds the addresses of those that died, which the new ones
+    would try to reach. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 avoids that too, but only if the launcher is given it.
+    """
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        is_master=False,
+        timeout=timedelta(seconds=timeout),
+    )
+    attempt, count = environment.get("TORCHELASTIC_RESTART_COUNT", "0"), environment["WORLD_SIZE"]
+    return {
+        "store": dist.PrefixStore(f"pcvideo/attempt-{attempt}-of-{count}", store),
+        "rank": int(environment["RANK"]),
+        "world_size": int(count),
+    }
 
 
 def _leave_group() -> None:
