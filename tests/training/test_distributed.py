@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,10 @@ from torch import nn
 from training_helpers import Clips, assert_same_tensors, read_log, self_feeding, tiny_model, tiny_trainer
 
 import pcvideo
+from pcvideo import _files
 from pcvideo.losses import PyramidLoss
-from pcvideo.training import TrainingStopped, newest_checkpoint
+from pcvideo.training import SelfFeeding, TrainingStopped, newest_checkpoint
+from pcvideo.training.batches import epoch_batches
 from pcvideo.training.ranks import Ranks, split_evenly
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -182,3 +186,66 @@ def test_a_process_that_is_alone_agrees_with_itself() -> None:
 def test_fewer_clips_in_a_batch_than_parts_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch_size=3 is too small .* accumulate=4: .* batch_size=4"):
         tiny_trainer(tmp_path, batch_size=3, accumulate=4)
+
+
+class PoisonedShare(Clips):
+    """One clip of the second batch is NaN, so that one rank alone meets it."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        clip = super().__getitem__(index)
+        return clip * float("nan") if index == epoch_batches(10, 4, seed=0, epoch=0)[1][0] else clip
+
+
+class Interrupting(SelfFeeding):
+    """The second rank is sent SIGTERM in its first forecast, while the first still forecasts."""
+
+    def forecast(self, batch: Any, model: Any) -> Any:
+        if rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forecast(batch, model)
+
+
+def meet_with_odd_cases(folder: Path, engine: str) -> None:
+    options = {"batch_size": 4, "engine": engine, "steps": 2}
+    trainer = tiny_trainer(folder / "poisoned", **options)
+    before = trainer.optimizer.state_dict()["state"]
+    trainer.fit(PoisonedShare())
+    assert trainer._bad_steps == 1
+    assert not before
+
+    try:
+        tiny_trainer(folder / "validating", Interrupting(context=2, horizon=2), **options).fit(Clips(), Clips(9))
+    except TrainingStopped as stopped:
+        (folder / f"code-{rank()}").write_text(f"{stopped.code} {Path(stopped.checkpoint).name}")
+    # Nothing to do is no reason to wait: a single clip is validated on by one rank alone.
+    tiny_trainer(folder / "single", **options).fit(Clips(), Clips(1))
+
+    (folder / "full").mkdir(exist_ok=True)
+    if rank() == 0:
+        _files.write_tensors = full_disk
+    trainer = tiny_trainer(folder / "full", on_save_error="warn", **options)
+    trainer.fit(Clips())
+    try:
+        tiny_trainer(folder / "full", **options).fit(Clips())
+    except (OSError, RuntimeError) as error:
+        (folder / f"error-{rank()}").write_text(f"{type(error).__name__}: {error}")
+
+
+def full_disk(path: Path, *rest: Any) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_befalls_one_rank_is_decided_on_by_all(engine: str, tmp_path: Path) -> None:
+    join_all(start_ranks(2, meet_with_odd_cases, tmp_path, engine, told=tmp_path), tmp_path)
+    losses = [float(value) for _, name, value in read_log(tmp_path / "poisoned") if name == "loss"]
+    assert [math.isfinite(loss) for loss in losses] == [True, False]
+    state = load_file(newest_checkpoint(tmp_path / "poisoned") / "training.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    assert {float(tensor) for name, tensor in state.items() if name.endswith(".step")} == {1.0}
+    assert [(tmp_path / f"code-{number}").read_text() for number in range(2)] == ["143 step-00000002"] * 2
+    assert (tmp_path / "single" / "best").is_dir()
+    assert newest_checkpoint(tmp_path / "full") is None
+    assert (tmp_path / "error-0").read_text().startswith("OSError: [Errno 28] No space left")
+    assert (tmp_path / "error-1").read_text().startswith("RuntimeError: rank 0 failed: OSError: [Errno 28] No space")
