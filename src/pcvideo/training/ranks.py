@@ -28,7 +28,7 @@ T = TypeVar("T")
 _LOST = re.compile(r"gloo[/\\]|Connection (closed|reset)|Broken pipe|NCCL|ProcessGroup|Socket Timeout|recvValue", re.I)
 
 # Seconds that the launcher is given to see the rank that ended first.
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 
 
 class RankLostError(RuntimeError):
