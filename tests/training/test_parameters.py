@@ -86,3 +86,12 @@ def test_patterns_that_mean_nothing_are_told_with_near_names(
 ) -> None:
     with pytest.raises(error, match=message):
         tiny_trainer(tmp_path, self_feeding(), **options)
+
+
+def test_what_rested_in_the_last_step_is_trained_by_the_next_trainer(tmp_path: Path) -> None:
+    model = two_levels()
+    # The second step is the critic's.
+    tiny_trainer(tmp_path / "first", InTurn(), model=model, steps=2).fit(Clips())
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tiny_trainer(tmp_path / "second", model=model, steps=1).fit(Clips())
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())

@@ -180,6 +180,11 @@ class Stepper:
             self._restart_average()
         restore_optimizer(self.optimizer, tensors, "optimizer", self._names(), share_of=self.engine.share_of)
 
+    def wake(self) -> None:
+        """Let all that is trained take gradients again, or what a strategy has resting would count as frozen later."""
+        for _, parameter in self._trained():
+            parameter.requires_grad_(True)
+
     def _trained(self) -> list[tuple[str, Any]]:
         """Parameters that the optimizer moves, by their names in the strategy."""
         frozen = {_MODEL + name for name in self.frozen.names}

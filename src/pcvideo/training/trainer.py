@@ -207,6 +207,7 @@ class Trainer:
                 raise TrainingStopped(signal.number, str(self._checkpoint or self.save())) from None
             finally:
                 self._log = None
+                self._stepper.wake()
         return self.metrics
 
     def _loop(self, train_clips: Any, val_clips: Any, bar: Any) -> None:
