@@ -61,7 +61,9 @@ def save_checkpoint(
         _files.write_json(temporary / STATE_NAME, {"step": step, **state})
         _files.write_tensors(temporary / TENSORS_NAME, tensors)
         save_weights(temporary)
-        _files.write_manifest(temporary, [file.name for file in temporary.iterdir()])
+        # In place of that of the weights alone, which lists some of these files.
+        names = {file.name for file in temporary.iterdir()} - {_files.MANIFEST_NAME}
+        _files.write_manifest(temporary, names)
 
     _files.write_folder(path, write)
     for old in all_checkpoints(folder)[:-keep]:
