@@ -9,7 +9,7 @@ from pcvideo import convert, data, export, hub, layers, losses, metrics, models,
 from pcvideo._version import __version__
 from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
-from pcvideo.models import MSPN, PPNV2, MultiScalePredictor
+from pcvideo.models import MSPN, PPNV2, MultiScalePredictor, adapt
 from pcvideo.training import Trainer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MultiScalePredictor",
     "Trainer",
     "__version__",
+    "adapt",
     "convert",
     "create_model",
     "data",

@@ -3,6 +3,7 @@
 
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
+from pcvideo.models.adaptation import Adaptation, adapt
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
@@ -10,6 +11,7 @@ from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 __all__ = [
     "MSPN",
     "PPNV2",
+    "Adaptation",
     "FrameDiscriminator",
     "MultiScalePredictor",
     "MultiScaleState",
@@ -17,4 +19,5 @@ __all__ = [
     "Predictor",
     "ResamplerTaps",
     "Stream",
+    "adapt",
 ]

@@ -23,6 +23,7 @@ from pcvideo._checks import check_bool, check_choice, check_int, describe
 from pcvideo.layers import Downsample, EDLSTMCell, EncoderLSTMDecoderCell, FIRDownsample, FIRUpsample, Upsample
 from pcvideo.layers.blocks import FUSIONS
 from pcvideo.models._base import Predictor
+from pcvideo.models._frame_axes import FrameAxis
 from pcvideo.ops import split_error
 
 __all__ = ["MSPN", "MultiScalePredictor", "MultiScaleState", "ResamplerTaps"]
@@ -263,6 +264,25 @@ class MSPN(MultiScalePredictor):
         self.levels, self.channels, self.hidden_channels = levels, widths, hidden_channels
         self.norm, self.cell, self.latent_sharing = norm, cell, latent_sharing
         self.fusion, self.resample, self.align_corners = fusion, resample, align_corners
+
+    def frame_axes(self) -> dict[str, FrameAxis]:
+        """Which entries of which tensors stand for the frame's channels; `adapt` carries weights over by it."""
+        channels, places = self.in_channels, self.patch**2
+        axes = {}
+        for level in range(self.levels):
+            # In the order in which `_anticipate` puts them side by side.
+            images = ["error+", "error-"] + ["error+ below", "error- below"] * (level > 0)
+            images += ["prediction above"] * (level < self.levels - 1) + ["frame"] * self.residual
+            cell = f"cells.{level}"
+            axes[f"{cell}.codec.stem.weight"] = FrameAxis(1, tuple(images), channels, places, reads=True)
+            heads = (
+                [f"{cell}.to_image"] if self.cell == "ed_lstm" else [f"{cell}.codec.head", f"{cell}.codec.head.conv"]
+            )
+            for head in heads:
+                axes |= {f"{head}.{name}": FrameAxis(0, ("image",), channels, places) for name in ("weight", "bias")}
+        axes["downsample_errors.cutoff_logit"] = FrameAxis(0, ("error+", "error-"), channels)
+        axes["upsample.cutoff_logit"] = FrameAxis(0, ("prediction",), channels)
+        return axes
 
     @torch.no_grad()
     def _begin_with_the_last_frame(self) -> None:
