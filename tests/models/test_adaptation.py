@@ -77,7 +77,7 @@ def test_a_level_more_keeps_the_levels_that_there_were_and_tells_the_new_one_by_
     new, old = adaptation.model.state_dict(), two.state_dict()
     assert all(torch.equal(new[name], old[name]) for name in adaptation.kept)
     one, other = old["cells.1.codec.stem.weight"], new["cells.1.codec.stem.weight"]
-    # Errors of the level and of the one below: four channels; then the new prediction from above; then the hidden state.
+    # Errors of the level and of the one below: four channels; then the prediction from above; then the hidden state.
     assert torch.equal(other[:, :4], one[:, :4])
     assert torch.equal(other[:, 5:], one[:, 4:])
 

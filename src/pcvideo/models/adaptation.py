@@ -2,7 +2,7 @@
 """Weights that partly fit: another number of channels, levels or widths, with the matching parts kept.
 
 A tensor of the same name and shape is kept. One whose shape follows from the frame's channels can be carried over where
-the model says, by a method `frame_axes`, what its entries stand for (`MSPN` does). Everything else is fresh, and told by
+the model says, by a method `frame_axes`, what its entries stand for (`MSPN` does). All else is fresh, and is told by
 name. The resolution needs none of this: the predictors here take frames of any size that `size_multiple` divides.
 """
 
@@ -144,7 +144,7 @@ def _split(tensor: Tensor, axis: FrameAxis) -> tuple[dict[str, Tensor], Tensor]:
 def _to_channels(group: Tensor, channels: int, *, reads: bool) -> Tensor | None:
     """A group (C, places, ...) for another number of channels; None where nothing says what they would be.
 
-    What reads a frame adds its channels up, so for channels that are all alike a repeated weight counts that many times.
+    What reads a frame adds its channels up: for channels that are all alike, a repeated weight counts that many times.
     """
     have = group.shape[0]
     if have == channels:

@@ -275,11 +275,9 @@ class MSPN(MultiScalePredictor):
             images += ["prediction above"] * (level < self.levels - 1) + ["frame"] * self.residual
             cell = f"cells.{level}"
             axes[f"{cell}.codec.stem.weight"] = FrameAxis(1, tuple(images), channels, places, reads=True)
-            heads = (
-                [f"{cell}.to_image"] if self.cell == "ed_lstm" else [f"{cell}.codec.head", f"{cell}.codec.head.conv"]
-            )
-            for head in heads:
-                axes |= {f"{head}.{name}": FrameAxis(0, ("image",), channels, places) for name in ("weight", "bias")}
+            heads = ["to_image"] if self.cell == "ed_lstm" else ["codec.head", "codec.head.conv"]
+            for name in (f"{cell}.{head}.{kind}" for head in heads for kind in ("weight", "bias")):
+                axes[name] = FrameAxis(0, ("image",), channels, places)
         axes["downsample_errors.cutoff_logit"] = FrameAxis(0, ("error+", "error-"), channels)
         axes["upsample.cutoff_logit"] = FrameAxis(0, ("prediction",), channels)
         return axes
