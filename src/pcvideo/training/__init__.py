@@ -2,6 +2,7 @@
 """Training: a plain loop that owns devices, steps, checkpoints and logs, and strategies that own model and loss."""
 
 from pcvideo.training.checkpoint import newest_checkpoint
+from pcvideo.training.loggers import Logger, TensorBoardLogger, WandbLogger
 from pcvideo.training.memory import largest_batch
 from pcvideo.training.ranks import RankLostError
 from pcvideo.training.schedules import Exponential, InverseSigmoid, Linear, learning_rate_factor
@@ -30,15 +31,18 @@ __all__ = [
     "InPhases",
     "InverseSigmoid",
     "Linear",
+    "Logger",
     "RankLostError",
     "SelfFeeding",
     "SequenceStrategy",
     "Strategy",
     "TeacherForced",
+    "TensorBoardLogger",
     "Trainer",
     "TrainingStopped",
     "Turns",
     "Validation",
+    "WandbLogger",
     "largest_batch",
     "learning_rate_factor",
     "newest_checkpoint",

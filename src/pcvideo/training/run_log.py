@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves to read: a CSV of every scalar, and TensorBoard where it is installed."""
+"""What a run leaves to read: a CSV of every scalar, always; and whatever loggers there are are told the same."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from pcvideo import _files
+from pcvideo.training.loggers import Logger
 
 __all__ = ["RunLog"]
 
@@ -23,10 +24,10 @@ class RunLog:
         folder: the run folder.
         step: the step that the run goes on from.
         validated: the last step whose validation counts; later ones are made and written again.
-        tensorboard: write event files too where tensorboard is installed.
+        loggers: opened here, and closed with it.
     """
 
-    def __init__(self, folder: Path, *, step: int = 0, validated: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, *, step: int = 0, validated: int = 0, loggers: Sequence[Logger] = ()) -> None:
         self.path = folder / "log.csv"
         kept = [
             row
@@ -38,25 +39,23 @@ class RunLog:
             _write_rows(temporary, [list(_COLUMNS), *kept])
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._events = None
-        if tensorboard and find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._loggers = tuple(loggers)
+        for logger in self._loggers:
+            logger.open(folder, step)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Log scalars of a step, there to be read at once; floats are written so that they read back the same."""
         self._writer.writerows([step, name, repr(float(value))] for name, value in scalars.items())
         self._file.flush()
-        if self._events is not None:
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.scalars(step, scalars)
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        """Close the file, and every logger, also where one of them fails."""
+        with ExitStack() as stack:
+            for logger in self._loggers:
+                stack.callback(logger.close)
+            self._file.close()
 
 
 def _write_rows(path: Path, rows: list[list[str]]) -> None:

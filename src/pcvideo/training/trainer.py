@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from pcvideo import _files
 from pcvideo._checks import check_choice, check_int, check_number
-from pcvideo._version import __version__
 from pcvideo.training.batches import check_clips, load_batches, train_batches
+from pcvideo.training.loggers import Logger, default_loggers
 from pcvideo.training.memory import explained_memory
 from pcvideo.training.ranks import join_ranks, reported
+from pcvideo.training.run_facts import starts_of_run
 from pcvideo.training.run_folder import lock_run_folder, open_run_folder
 from pcvideo.training.run_log import RunLog
 from pcvideo.training.saving import Saver, from_json_number, to_json_number
@@ -82,6 +82,7 @@ class Trainer:
             stays either way.
         max_bad_steps: that many steps in a row with a loss or gradient of NaN or infinity are left out, then it stops.
         callbacks: called with a `Validation` after each, in the first process.
+        loggers: told all scalars, beside `log.csv`, and of pictures; None is TensorBoard where it is installed.
         notes: JSON-able facts to keep in `run.json` (the data, the command).
 
     Attributes:
@@ -127,6 +128,7 @@ class Trainer:
         on_save_error: str = "raise",
         max_bad_steps: int = 5,
         callbacks: Sequence[Callable[[Validation], None]] = (),
+        loggers: Sequence[Logger] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         # By name out of the arguments above, of which most are settings.
@@ -138,6 +140,7 @@ class Trainer:
         self.keep, self.max_bad_steps = check_int("keep", keep), check_int("max_bad_steps", max_bad_steps, minimum=0)
         self.keep_every = check_int("keep_every", keep_every, minimum=0)
         self.callbacks = tuple(callbacks)
+        self.loggers = default_loggers() if loggers is None else tuple(loggers)
         wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.ranks, self.device = join_ranks(wanted, timeout=check_number("rank_timeout", rank_timeout, minimum=1))
         check_parts(self.settings, self.ranks.count)
@@ -196,7 +199,7 @@ class Trainer:
             self._open_run(resume)
             if self.ranks.is_first:
                 self._log = stack.enter_context(
-                    closing(RunLog(self.run_dir, step=self.step, validated=self._validated))
+                    closing(RunLog(self.run_dir, step=self.step, validated=self._validated, loggers=self.loggers))
                 )
             stack.enter_context(self._stop)
             bar = stack.enter_context(self._progress())
@@ -256,7 +259,7 @@ class Trainer:
             self.best = metrics["mse"]
         with self._stop.interruptible():
             for callback in self.callbacks if ranks.is_first else ():
-                callback(Validation(self.run_dir, self.step, metrics, *scores.shown))
+                callback(Validation(self.run_dir, self.step, metrics, *scores.frames(), self.loggers))
         return metrics
 
     def save_weights(self, folder: str | Path) -> None:
@@ -321,8 +324,8 @@ class Trainer:
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "device": str(self.device),
-            "versions": {"pcvideo": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "notes": self.notes,
+            "starts": starts_of_run(self.run_dir, self.device, step=self.step),
         }
         if self.ranks.is_first:
             _files.write_json(self.run_dir / "run.json", facts)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pcvideo.metrics import PerStep, copy_last, get_protocol
+from pcvideo.training.loggers import Logger
 from pcvideo.training.ranks import Ranks
 
 __all__ = ["Scores", "Validation", "split_validation"]
@@ -30,6 +31,7 @@ class Validation:
         context: (B, T, C, H, W), the frames that the first batch's forecasts began from.
         prediction: (B, horizon, C, H, W), these forecasts.
         truth: (B, horizon, C, H, W), the frames that came.
+        loggers: of the run; `log_picture` tells them.
     """
 
     run_dir: Path
@@ -38,6 +40,12 @@ class Validation:
     context: Tensor
     prediction: Tensor
     truth: Tensor
+    loggers: Sequence[Logger] = ()
+
+    def log_picture(self, name: str, path: Path) -> None:
+        """Hand a PNG or a GIF that was written to all loggers."""
+        for logger in self.loggers:
+            logger.picture(self.step, name, path)
 
 
 class Scores:
@@ -45,16 +53,13 @@ class Scores:
 
     Args:
         context: frames before the forecast.
-
-    Attributes:
-        shown: the first batch's frames: context, prediction, truth.
     """
 
     def __init__(self, *, context: int) -> None:
         standard = get_protocol("standard").metrics
         self._model, self._copy = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
         self._context = context
-        self.shown: tuple[Tensor, ...] = ()
+        self._shown: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
     def add(self, batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
@@ -64,7 +69,12 @@ class Scores:
             prediction, seen = prediction.float(), batch[:, : self._context]
             self._model.update(prediction, truth)
             self._copy.update(copy_last(seen, truth.shape[1]), truth)
-            self.shown = self.shown or (seen, prediction, truth)
+            self._shown = self._shown or (seen, prediction, truth)
+
+    def frames(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first batch's context, prediction and truth."""
+        context, prediction, truth = self._shown
+        return context, prediction, truth
 
     def metrics(self) -> dict[str, float]:
         """The means over the batches of all ranks, each of which has to call it, once."""

@@ -7,8 +7,10 @@ from pcvideo.viz.animate import comparison_frames, save_comparison_gif
 from pcvideo.viz.curves import horizon_curve, loss_curve
 from pcvideo.viz.filters import plot_response
 from pcvideo.viz.strips import save_strip, strip
+from pcvideo.viz.validation_pictures import ValidationPictures
 
 __all__ = [
+    "ValidationPictures",
     "comparison_frames",
     "horizon_curve",
     "loss_curve",
