@@ -68,7 +68,7 @@ def test_a_run_on_videos_leaves_weights_figures_and_pictures(
         log = {row["name"]: float(row["value"]) for row in csv.DictReader(file) if row["step"] == "3"}
     assert figures["metrics"]["mse"] == pytest.approx(log["validation/mse"], rel=1e-5)
     assert figures["copy_last"]["ssim"] == pytest.approx(log["validation/copy_last/ssim"], rel=1e-5)
-    for picture in ("pictures/step-00000003.png", "loss.png"):
+    for picture in ("pictures/step-00000003.png", "pictures/step-00000003-1.gif", "loss.png"):
         assert (run / picture).stat().st_size > 0
     assert list(losses(run)) == [1, 2, 3]
     assert hub.from_pretrained(run / "best").in_channels == 3
@@ -131,7 +131,7 @@ def test_fine_tuning_starts_from_the_weights_and_is_scored_beside_them(
 
 def test_without_validation_best_holds_the_last_weights(tmp_path: Path, videos: Path) -> None:
     run = tmp_path / "run"
-    call = ["--data", videos, "--strategy", "teacher-forced", "--loss-norm", "mean", "--cache"]
+    call = ["--data", videos, "--val-share", 0, "--strategy", "teacher-forced", "--loss-norm", "mean", "--cache"]
     assert train(*call, *SMALL_FLAGS, *SHORT, "--run-dir", run) == 0
     best, last = (
         hub.from_pretrained(run / name).state_dict() for name in ("best", "checkpoints/step-00000003")
@@ -168,7 +168,8 @@ def test_what_makes_no_run_is_refused_before_it_begins(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, colour_model: str, videos: Path
 ) -> None:
     run = ["--run-dir", tmp_path / "run", *SHORT]
-    assert "leave out --levels" in refused(capsys, "--init", colour_model, "--levels", 2, *run)
+    assert "leave out --model" in refused(capsys, "--init", colour_model, "--model", "mspn", *run)
+    assert "unknown key 'merge'" in refused(capsys, "--init", colour_model, "--merge", "add", *run)
     assert f"--init {colour_model} trains them further" in refused(capsys, "--model", colour_model, *run)
     assert "did you mean 'MSPN'?" in refused(capsys, "--model", "MSPNN", *run)
     assert "channels must hold at least levels + 1" in refused(capsys, "--channels", 4, 8, "--levels", 2, *run)
@@ -180,7 +181,7 @@ def test_what_makes_no_run_is_refused_before_it_begins(
     )
     assert "--include" in refused(capsys, "--include", "walk", *run, *SMALL_FLAGS)
     many = ["--data", videos, *SMALL_FLAGS, *run, "--batch", 99]
-    assert "--batch 99 is more than the 18 clips" in refused(capsys, *many)
+    assert "--batch 99 is more than the 12 clips" in refused(capsys, *many)
 
 
 def test_a_finished_run_is_only_gone_on_with_on_request_and_then_by_its_own_settings(

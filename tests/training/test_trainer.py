@@ -281,7 +281,7 @@ def test_the_run_folder_tells_what_was_run(tmp_path: Path) -> None:
     assert facts["strategy"] == {"kind": "SelfFeeding", "context": 2, "horizon": 2}
     assert facts["model"] == "MSPN"
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["starts"][0]["versions"]["torch"] == torch.__version__
     assert facts["notes"] == {"data": "gratings"}
 
 

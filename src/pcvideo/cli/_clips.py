@@ -14,9 +14,12 @@ from torch import Tensor
 from pcvideo._checks import check_int
 from pcvideo.data import ClipDataset, HorizontalFlip, MovingMNIST, MovingMNISTFile, open_clips, read_moving_mnist_test
 
-__all__ = ["batches", "generated_clips", "own_clips", "spread"]
+__all__ = ["GENERATED", "batches", "generated_clips", "own_clips", "spread"]
 
 logger = logging.getLogger(__name__)
+
+# What stands in place of a path for clips that are made.
+GENERATED = "moving-mnist"
 
 
 def generated_clips(

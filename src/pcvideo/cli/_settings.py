@@ -21,8 +21,6 @@ from pcvideo._checks import check_choice, check_int, check_keys, check_number, d
 
 __all__ = ["Setting", "add_settings", "constructor_settings", "read_config_file", "resolve"]
 
-KINDS = ("int", "float", "text", "flag", "ints", "int_or_ints", "texts", "size", "weights")
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -30,8 +28,9 @@ class Setting:
 
     Args:
         name: the key; the flag has dashes for its underscores.
-        kind: one of "int", "float", "text", "flag" (--x and --no-x), "ints", "int_or_ints", "texts", "size" (H W) or
-            "weights" (words, or numbers).
+        kind: one of "int", "float", "text", "flag" (--x and --no-x), "ints", "int_or_ints", "texts", "size" (H W),
+            "weights" (words, or numbers), "schedule" (a number; numbers; or a word and a number) or "rates"
+            (PATTERN=FACTOR; in a file an object).
         default: where nothing is said; None stands for "not given", and is then allowed in a file as null.
         help: for the flag.
         choices: the only values there are.
@@ -221,6 +220,33 @@ def _check_weights(name: str, value: Any) -> str | tuple[float, ...]:
     return tuple(check_number(f"{name}[{index}]", item) for index, item in enumerate(value))
 
 
+def _check_schedule(name: str, value: Any) -> float | tuple[float | str, ...]:
+    """A number, or a list of numbers whose first one may be a word."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return check_number(name, value)
+    items = tuple(
+        item if isinstance(item, str) and index == 0 else check_number(f"{name}[{index}]", item)
+        for index, item in enumerate(value)
+    )
+    return items[0] if len(items) == 1 and isinstance(items[0], float) else items
+
+
+def _check_rates(name: str, value: Any) -> dict[str, float]:
+    """Factors by pattern; a flag gives them as a list of PATTERN=FACTOR."""
+    if isinstance(value, Mapping):
+        return {pattern: check_number(f"{name}[{pattern!r}]", factor, minimum=0) for pattern, factor in value.items()}
+    rates = {}
+    for item in _check_texts(name, value):
+        pattern, equals, factor = item.rpartition("=")
+        try:
+            rates[pattern] = check_number(f"{name}[{pattern!r}]", float(factor), minimum=0)
+        except ValueError as error:
+            raise ValueError(f"{name} must be PATTERN=FACTOR, such as 'cells.0=0.1', got {item!r} ({error})") from error
+        if not pattern or not equals:
+            raise ValueError(f"{name} must be PATTERN=FACTOR, such as 'cells.0=0.1', got {item!r}")
+    return rates
+
+
 def _number_or_word(text: str) -> float | str:
     try:
         return float(text)
@@ -245,6 +271,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "texts": _check_texts,
     "size": _check_size,
     "weights": _check_weights,
+    "schedule": _check_schedule,
+    "rates": _check_rates,
 }
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "int": int,
@@ -255,8 +283,18 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "texts": str,
     "size": int,
     "weights": _number_or_word,
+    "schedule": _number_or_word,
+    "rates": str,
 }
-_NARGS: Mapping[str, Any] = {"ints": "+", "int_or_ints": "+", "texts": "+", "size": 2, "weights": "+"}
+_NARGS: Mapping[str, Any] = {
+    "ints": "+",
+    "int_or_ints": "+",
+    "texts": "+",
+    "size": 2,
+    "weights": "+",
+    "schedule": "+",
+    "rates": "+",
+}
 _METAVARS: Mapping[str, Any] = {
     "int": "N",
     "float": "X",
@@ -266,4 +304,6 @@ _METAVARS: Mapping[str, Any] = {
     "texts": "GLOB",
     "size": ("H", "W"),
     "weights": "X",
+    "schedule": "X",
+    "rates": "PATTERN=FACTOR",
 }

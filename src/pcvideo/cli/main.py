@@ -20,17 +20,19 @@ from pcvideo._checks import did_you_mean
 from pcvideo._version import __version__
 from pcvideo.cli import convert, evaluate, export, filter, models, predict, train
 from pcvideo.cli._common import CommandParser, in_flags, logging_to_stderr, one_line
-from pcvideo.training import TrainingStopped
+from pcvideo.training import RankLostError, TrainingStopped
 
 __all__ = ["build_parser", "main"]
 
-# What a user can mend: bad values, files that are not there, packages that are missing, a run that diverged.
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+# What a user can mend: bad values, files that are not there, packages that are missing, a run that diverged, and what
+# another process of it has told already.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RankLostError)
 
 _EXAMPLES = """examples:
   pcvideo predict                                     the built-in clip and weights; no network, no GPU, no data
   pcvideo predict walk.mkv --model mspn-natural       how a video of one's own goes on
   pcvideo train --data videos/ --size 128 160         a model for one's own videos
+  pcvideo train --init mspn-natural --data videos/    weights that there are, trained further on them
   pcvideo evaluate --model mspn-moving-mnist          its figures beside copy-last's
   pcvideo models                                      which weights there are
   pcvideo filter --out response.png                   what a low-pass filter passes and aliases
@@ -66,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except torch.OutOfMemoryError as error:
-        mend = "turn --batch or --size down, or take --device cpu"
-        return _report(arguments, error, f"out of memory on the device; {mend} ({error})")
+        mend = "turn --batch, --size or --horizon down; train has --accumulate, --recompute and --find-batch, too"
+        return _report(arguments, error, f"out of memory; {mend} ({str(error).partition(chr(10))[0]})")
     except USER_ERRORS as error:
         return _report(arguments, error, str(error) or type(error).__name__)
     return 0
