@@ -97,7 +97,9 @@ def _from_weights(settings: Mapping[str, Any], given: Mapping[str, Any], *, tell
     model = load_model(name, torch.device("cpu"))
     own = list(model.config)
     check_keys(f"--init {name}, a {type(model).__name__},", given, own)
-    changes = _model_config(settings["model_config"], own) | _in_own_form(type(model), given)
+    wanted = _model_config(settings["model_config"], own) | _in_own_form(type(model), given)
+    before = model.config
+    changes = {name: value for name, value in wanted.items() if _plain(value) != _plain(before[name])}
     if not changes:
         return model
     adaptation = adapt(model, changes)
@@ -111,6 +113,11 @@ def _in_own_form(kind: type[Predictor], given: Mapping[str, Any]) -> dict[str, A
     if kind is PPNV2 and isinstance(given.get("hidden_channels"), int):
         return {**given, "hidden_channels": (given["hidden_channels"],)}
     return dict(given)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a list in a file is a tuple in a model."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _model_config(text: str | None, names: list[str]) -> dict[str, Any]:

@@ -105,7 +105,12 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     summary = "train a model on clips of one's own"
     parser = add_command(commands, "train", run, summary=summary, description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--config", metavar="FILE", help="JSON or TOML file of these names; flags count more")
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        metavar="FILE",
+        help="JSON or TOML files of these names, later ones count more, flags most",
+    )
     parser.add_argument("--resume", metavar="auto|PATH", help="go on from the newest checkpoint, or from that one")
     parser.add_argument("--find-batch", action="store_true", help="print how many clips fit at once, and don't train")
     parser.add_argument("--memory-limit", type=float, metavar="GIB", help="for --find-batch: needed on a CPU")
@@ -152,7 +157,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """All settings; a resumed run's own where neither a flag nor a file gives one."""
     files = []
     if arguments.config is not None:
-        files.append((f"the file {arguments.config}", read_config_file(arguments.config)))
+        files += [(f"the file {path}", read_config_file(path)) for path in arguments.config]
     elif arguments.resume == "auto":
         saved = Path(arguments.run_dir) / CONFIG_NAME
         if saved.is_file():
@@ -196,6 +201,10 @@ def _trainer(model: Predictor, settings: Mapping[str, Any], device: torch.device
 
 def _find_batch(arguments: argparse.Namespace, trainer: Trainer, clips: Any) -> None:
     limit = arguments.memory_limit
+    if limit is None and trainer.device.type == "cpu":
+        raise ValueError(
+            "--find-batch needs --memory-limit GIB on a CPU: what the tensors of a step may take, such as 8"
+        )
     count = largest_batch(trainer, clips, memory_limit=None if limit is None else int(limit * 2**30))
     if arguments.json:
         print_json({"largest_batch": count, "memory_limit_gib": limit})
