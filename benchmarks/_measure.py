@@ -8,11 +8,12 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
 
-__all__ = ["interleaved", "machine", "peak_memory", "print_table", "ratios"]
+__all__ = ["interleaved", "machine", "peak_memory", "peak_memory_and_result", "print_table", "ratios"]
 
 
 def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
@@ -44,12 +45,17 @@ def peak_memory(run: Callable[..., None], *arguments: object) -> float:
 
     `run` is given a function as its first argument, to call once everything is set up that doesn't count.
     """
+    return peak_memory_and_result(run, *arguments)[0]
+
+
+def peak_memory_and_result(run: Callable[..., Any], *arguments: object) -> tuple[float, Any]:
+    """`peak_memory`, and what `run` returned."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (run, *arguments))
 
 
-def _peak(run: Callable[..., None], *arguments: object) -> float:
+def _peak(run: Callable[..., Any], *arguments: object) -> tuple[float, Any]:
     before: list[float] = []
 
     def start() -> None:
@@ -57,8 +63,8 @@ def _peak(run: Callable[..., None], *arguments: object) -> float:
         Path("/proc/self/clear_refs").write_text("5")
         before.append(_high_water())
 
-    run(start, *arguments)
-    return _high_water() - before[-1]
+    result = run(start, *arguments)
+    return _high_water() - before[-1], result
 
 
 def _high_water() -> float:

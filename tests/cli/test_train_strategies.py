@@ -98,6 +98,8 @@ def test_an_adversarial_strategy_takes_its_numbers() -> None:
     assert chosen.discriminator.channels == (2, 3, 4)
     balanced = strategy("--strategy", "adversarial", "--balance-window", 5, "--max-phase-steps", 0).turns
     assert (balanced.window, balanced.max_phase_steps) == (5, None)
+    assert strategy("--strategy", "adversarial").discriminator.norm == "batch"
+    assert strategy("--strategy", "adversarial", "--discriminator-norm", "none").discriminator.norm is None
 
 
 def test_an_adversarial_run_with_scheduled_sampling_goes_on_from_its_checkpoint(tmp_path: Path, videos: Path) -> None:

@@ -91,6 +91,14 @@ ADVERSARIAL_SETTINGS = (
         group=_ADVERSARIAL,
     ),
     Setting(
+        "discriminator_norm",
+        "text",
+        "batch",
+        "its batch normalisation, which a gradient penalty takes away",
+        ("batch", "none"),
+        group=_ADVERSARIAL,
+    ),
+    Setting(
         "published_discriminator",
         "flag",
         False,

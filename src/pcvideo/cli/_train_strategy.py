@@ -102,7 +102,7 @@ def _discriminator(settings: Mapping[str, Any], model: Predictor) -> FrameDiscri
         size=settings["size"] if published else None,
         normalize="batch" if published else "frame",
         # A penalty on the slope of single scores wants them to depend on nothing else.
-        norm=None if settings["gradient_penalty"] else "batch",
+        norm=None if settings["gradient_penalty"] or settings["discriminator_norm"] == "none" else "batch",
     )
 
 
