@@ -118,7 +118,7 @@ def _forecast(start: Callable[[], None], config: dict, plain: bool, horizon: int
 
 
 def memory_rows(config: dict, horizons: tuple[int, ...]) -> list[list[str]]:
-    """Peak memory beyond weights and gradients."""
+    """Peak memory beyond weights, gradients and optimizer."""
     runs = {"training, 20 frames": [("plain transcription", _train_plain, (config,))]}
     runs["training, 20 frames"] += [
         ("pcvideo", _train_ours, (config, False)),
@@ -152,7 +152,9 @@ def main() -> None:
     print_table("Ten frames from ten", columns, forecast_rows(config, options.rounds))
     print_table("One more frame of a stream", columns, stream_rows(config, options.rounds))
     rows = memory_rows(config, (10, 100))
-    print_table("Peak memory beyond weights and gradients", ["task", "variant", "MiB", "share of plain"], rows)
+    print_table(
+        "Peak memory beyond weights, gradients and optimizer", ["task", "variant", "MiB", "share of plain"], rows
+    )
     print_table("Built-in weights", columns, builtin_rows(options.rounds))
 
 
