@@ -101,6 +101,10 @@ def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest_names(
     assert "rate must be PATTERN=FACTOR" in capsys.readouterr().err
     assert train(*call, "--rate", "cells.0=fast") == 2
     assert "got 'cells.0=fast'" in capsys.readouterr().err
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[rate]\n"cells.0" = -1\n')
+    assert train(*call, "--config", settings) == 2
+    assert "rate['cells.0'] must be a finite number" in capsys.readouterr().err
 
 
 def test_of_a_single_video_the_last_windows_are_held_out_and_share_no_frame_with_the_others(
