@@ -63,6 +63,8 @@ def test_the_mends_of_python_are_told_as_flags() -> None:
     assert in_flags('on_error="skip" leaves out') == "--on-error skip leaves out"
     assert in_flags("use predict(..., nan='repair')") == "use --nan repair)"
     assert in_flags("batch_size=8 is more than") == "--batch 8 is more than"
+    assert in_flags("a PyramidLoss takes batch_mean=True, which") == "a PyramidLoss takes --batch-mean, which"
+    assert in_flags("freeze has the pattern 'cell.0'") == "--freeze has the pattern 'cell.0'"
 
 
 def test_python_m_pcvideo_is_the_command_line() -> None:

@@ -40,6 +40,12 @@ _IN_FLAGS = (
     (r"\bvalue_range=\(low, high\)", "--value-range LOW HIGH"),
     (r"""\b(on_error|layout|nan|resume|norm)=["']([\w-]+)["']""", r"--\1 \2"),
     (r"\bbatch_size=", "--batch "),
+    (r"\baccumulate=", "--accumulate "),
+    (r"\bcheckpoint=True\b", "--recompute"),
+    (r"\bbatch_mean=True\b", "--batch-mean"),
+    (r"\bfreeze=", "--freeze "),
+    (r"\brates has\b", "--rate has"),
+    (r"\bfreeze has\b", "--freeze has"),
 )
 
 
