@@ -106,9 +106,9 @@ def main() -> None:
         size = (64, 64) if large else (int(facts[name][0]), int(facts[name][1]))
         rows = grid(
             size,
-            batches=(2,) if large else (4, 16),
-            lengths=(12, 40) if large else (40, 100),
-            factors=(1.5,) if large else (2, 4),
+            batches=(2,) if large else (4,),
+            lengths=(40,),
+            factors=(1.5,) if large else (2,),
         )
         print_table(f"A step of training, {name}", columns, cost_rows(name, rows[:1] if options.quick else rows))
     if PUBLISHED_NAME in options.models and not options.quick:
