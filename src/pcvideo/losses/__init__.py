@@ -7,16 +7,21 @@ from pcvideo.losses.combined import PPNV2Loss, SumLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
+from pcvideo.losses.volumes import BinaryCrossEntropyLoss, DiceLoss, JaccardLoss, VolumeLoss
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CharbonnierLoss",
+    "DiceLoss",
     "EncodingLoss",
     "FramePerceptualLoss",
     "GradientDifferenceLoss",
+    "JaccardLoss",
     "L1Loss",
     "LPIPSLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "SSIMLoss",
     "SumLoss",
+    "VolumeLoss",
 ]

@@ -3,6 +3,7 @@
 
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
+from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
@@ -10,6 +11,8 @@ from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 __all__ = [
     "MSPN",
     "PPNV2",
+    "ConvLSTMPredictor",
+    "ConvLSTMPredictorState",
     "FrameDiscriminator",
     "MultiScalePredictor",
     "MultiScaleState",

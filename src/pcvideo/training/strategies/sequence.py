@@ -53,7 +53,9 @@ class _Sequence(Strategy):
 
     def forward(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch (B, T, C, H, W) with T of at least context + horizon; longer clips are cut."""
-        check_clip("batch", batch, channels=self.model.in_channels, multiple=self.model.size_multiple)
+        model = self.model
+        dims = getattr(model, "spatial_dims", 2)
+        check_clip("batch", batch, channels=model.in_channels, multiple=model.size_multiple, spatial_dims=dims)
         if batch.shape[1] < self.length:
             raise ValueError(
                 f"training needs clips of context + horizon = {self.length} frames, got {batch.shape[1]}; "
