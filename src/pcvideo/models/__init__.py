@@ -7,6 +7,7 @@ from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
+from pcvideo.models.volumes import forecast_windows, next_frames
 
 __all__ = [
     "MSPN",
@@ -20,4 +21,6 @@ __all__ = [
     "Predictor",
     "ResamplerTaps",
     "Stream",
+    "forecast_windows",
+    "next_frames",
 ]
