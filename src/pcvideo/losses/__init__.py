@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+from pcvideo.losses.adversarial import (
+    HingeScoreLoss,
+    LeastSquaresScoreLoss,
+    ScoreLoss,
+    WassersteinScoreLoss,
+    gradient_penalty,
+)
 from pcvideo.losses.combined import PPNV2Loss, SumLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
@@ -16,12 +23,17 @@ __all__ = [
     "EncodingLoss",
     "FramePerceptualLoss",
     "GradientDifferenceLoss",
+    "HingeScoreLoss",
     "JaccardLoss",
     "L1Loss",
     "LPIPSLoss",
+    "LeastSquaresScoreLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "SSIMLoss",
+    "ScoreLoss",
     "SumLoss",
     "VolumeLoss",
+    "WassersteinScoreLoss",
+    "gradient_penalty",
 ]
