@@ -61,7 +61,7 @@ def main() -> None:
         return
     first = next(iter(reports.values()))
     for kind, figures in first["one_step"].items():
-        print(f"one step   {kind:11s} Jaccard {figures['jaccard']['mean']:.4f}  MSE {figures['mse']['mean']:.5f}")
+        print(f"one step   {kind:11s} Jaccard {figures['jaccard']['mean']:.4f}  MSE {figures['mse_mean']['mean']:.5f}")
     for name, report in reports.items():
         for kind, figures in report["long_term"].items():
             if kind == "prediction" or name == arguments.tests[0]:

@@ -27,14 +27,13 @@ def jaccard_distance(prediction: Tensor, target: Tensor, *, threshold: float = 0
         threshold: voxels above it are set, in both.
 
     Returns:
-        (B, T), in [0, 1]; 0 where both frames are empty.
+        (B, T), in [0, 1]; 0 where both frames are empty, NaN where a frame holds NaN.
 
     Raises:
         TypeError: not tensors, or not floating point.
-        ValueError: the shapes differ or have fewer than four axes; NaN in the prediction or the target.
+        ValueError: the shapes differ or have fewer than four axes.
     """
-    both, either = _overlap(prediction, target, threshold, first=2)
-    return _distance(both, either)
+    return _distance(prediction, target, threshold, first=2)
 
 
 def jaccard_distance_pooled(prediction: Tensor, target: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -43,8 +42,7 @@ def jaccard_distance_pooled(prediction: Tensor, target: Tensor, *, threshold: fl
     As the published single-step test of ConvLSTM3D counts. Large frames weigh more in it than small ones, and its values
     can't be compared with those of `jaccard_distance`. Arguments and errors are the same.
     """
-    both, either = _overlap(prediction, target, threshold, first=1)
-    return _distance(both, either)
+    return _distance(prediction, target, threshold, first=1)
 
 
 def voxel_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -110,7 +108,7 @@ class VolumeScores:
         values = {
             f"{name}/{metric}": measure(*pair).double().sum(0).cpu()
             for name, pair in pairs.items()
-            for metric, measure in (("jaccard", jaccard_distance), ("mse", voxel_error))
+            for metric, measure in (("jaccard", jaccard_distance), ("mse_mean", voxel_error))
         }
         values["one_step/jaccard_pooled"] = jaccard_distance_pooled(one_step, after).double().sum()[None].cpu()
         for name, value in values.items():
@@ -134,18 +132,15 @@ class VolumeScores:
         return report
 
 
-def _overlap(prediction: Tensor, target: Tensor, threshold: float, *, first: int) -> tuple[Tensor, Tensor]:
+def _distance(prediction: Tensor, target: Tensor, threshold: float, *, first: int) -> Tensor:
+    """Over all axes from `first` on."""
     check_number("threshold", threshold)
-    prediction, target = _pair(prediction, target)
-    if bool(prediction.isnan().any()) or bool(target.isnan().any()):
-        raise ValueError("the Jaccard distance of NaN is not defined; look at what gave the prediction")
-    one, other = (frames.flatten(first) > threshold for frames in (prediction, target))
-    return (one & other).sum(-1), (one | other).sum(-1)
-
-
-def _distance(both: Tensor, either: Tensor) -> Tensor:
+    prediction, target = (frames.flatten(first) for frames in _pair(prediction, target))
+    one, other = prediction > threshold, target > threshold
+    both, either = (one & other).sum(-1), (one | other).sum(-1)
     # 0 / 0, two empty frames, counts as no distance.
-    return torch.where(either > 0, 1 - both.double() / either.clamp(min=1), 0.0).float()
+    distance = torch.where(either > 0, 1 - both.double() / either.clamp(min=1), 0.0).float()
+    return distance.masked_fill((prediction.isnan() | target.isnan()).any(-1), torch.nan)
 
 
 def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
