@@ -67,6 +67,14 @@ class SameConv3d(nn.Conv3d):
         return super().forward(F.pad(input, self._pad))
 
 
+class _Halve(nn.Module):
+    """The mean over each 2x2x2 block; torch's own pooling takes no 16-bit volumes on a CPU."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        depth, height, width = (side // 2 for side in features.shape[2:])
+        return features.reshape(*features.shape[:2], depth, 2, height, 2, width, 2).mean((3, 5, 7))
+
+
 class DownBlock(nn.Module):
     """A pre-activated residual block: norm, LeakyReLU, dropout, convolution; beside it a 1x1x1 one after a mean over 2**3.
 
@@ -84,7 +92,7 @@ class DownBlock(nn.Module):
         self, in_channels: int, out_channels: int, *, stride: int = 1, norm: str = "batch", dropout: float = 0.2
     ) -> None:
         super().__init__()
-        shrink = nn.AvgPool3d(2) if stride == 2 else nn.Identity()
+        shrink = _Halve() if stride == 2 else nn.Identity()
         project = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         self.shortcut = nn.Sequential(shrink, project)
         self.main = nn.Sequential(

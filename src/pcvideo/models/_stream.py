@@ -158,7 +158,8 @@ class Stream:
             raise ValueError(f"frame must hold at least one pixel, got {describe(frame)}")
         batch = frame if frame.ndim == dims + 2 else frame[None]
         batch = batch.to(self.model.device, self.model.dtype)
-        batch = batch / 255 if frame.dtype == torch.uint8 else batch
+        # Of volumes whole numbers are occupancies, 0 and 1.
+        batch = batch / 255 if frame.dtype == torch.uint8 and dims == 2 else batch
         check_values("frame", batch[:, None])
         return self.model.pad(batch)
 

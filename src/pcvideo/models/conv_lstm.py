@@ -134,13 +134,14 @@ class ConvLSTMPredictor(Predictor):
         """Zeros for frames of the size, dtype and device of `like` (B, C, *space)."""
         grid = like[(..., *(slice(None, None, self.patch),) * self.spatial_dims)]
         cells = tuple(cell.init_state(grid) for cell in self.cells)
-        nothing = torch.zeros_like(like)
-        return ConvLSTMPredictorState(nothing, (nothing,) * (self.history - 1), cells)
+        prediction, *past = (torch.zeros_like(like) for _ in range(self.history))
+        return ConvLSTMPredictorState(prediction, tuple(past), cells)
 
     def step(self, frame: Tensor | None, state: ConvLSTMPredictorState) -> tuple[list[Tensor], ConvLSTMPredictorState]:
         """Take in a frame (B, C, *space), or the prediction itself if None, and predict the next one."""
         frame = state.prediction if frame is None else frame
-        seen = (frame, *state.past)
+        # A frame that is kept would hold its whole clip, if it were a view.
+        seen = (frame.contiguous() if self.history > 1 else frame, *state.past)
         features = to_patches(torch.cat(seen, dim=1), self.patch)
         if self.encoder_channels is not None:
             features = torch.relu(self.encoder(features))
