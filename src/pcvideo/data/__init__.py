@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips to train and evaluate on."""
 
+from pcvideo.data.cavities import CAVITIES, Cavity, CavityScene, generate_scenes, make_scene
 from pcvideo.data.clips import ClipDataset, TensorClips, Window, cut_windows
 from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_idx
 from pcvideo.data.drawn_digits import procedural_digits
@@ -20,8 +21,11 @@ from pcvideo.data.video_files import VideoFolder, open_clips
 from pcvideo.data.voxels import VOXEL_FORMATS, CubeSymmetry, RandomTimes, VoxelScenes, reduce_volumes
 
 __all__ = [
+    "CAVITIES",
     "MNIST_MIRRORS",
     "VOXEL_FORMATS",
+    "Cavity",
+    "CavityScene",
     "CenterCrop",
     "ClipDataset",
     "Compose",
@@ -43,6 +47,8 @@ __all__ = [
     "cut_windows",
     "download_mnist",
     "find_mnist",
+    "generate_scenes",
+    "make_scene",
     "open_clips",
     "procedural_digits",
     "read_idx",

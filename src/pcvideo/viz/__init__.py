@@ -6,14 +6,22 @@ from __future__ import annotations
 from pcvideo.viz.animate import comparison_frames, save_comparison_gif
 from pcvideo.viz.curves import horizon_curve, loss_curve
 from pcvideo.viz.filters import plot_response
+from pcvideo.viz.meshes import Surface, surface, write_mesh
 from pcvideo.viz.strips import save_strip, strip
+from pcvideo.viz.volumes import save_surface_gif, save_surface_strip, slice_frames
 
 __all__ = [
+    "Surface",
     "comparison_frames",
     "horizon_curve",
     "loss_curve",
     "plot_response",
     "save_comparison_gif",
     "save_strip",
+    "save_surface_gif",
+    "save_surface_strip",
+    "slice_frames",
     "strip",
+    "surface",
+    "write_mesh",
 ]
