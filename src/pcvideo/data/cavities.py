@@ -21,7 +21,7 @@ from pcvideo.video_io import Scenes
 __all__ = ["CAVITIES", "Cavity", "CavityScene", "generate_scenes", "make_scene"]
 
 _MARGIN, _GAP = 0.03, 0.04
-_TRIES = 200
+_TRIES = 30
 # In voxels, for cavities that a grid can hold: half the thickness, half of what is open within, and what lies between.
 _THICK, _OPEN, _APART = 1.2, 1.3, 2.6
 
@@ -198,7 +198,7 @@ def _check_size(size: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _centres(count: int, extent: float) -> np.ndarray:
-    return extent * ((2 * np.arange(count) + 1) / count - 1)
+    return (extent * ((2 * np.arange(count) + 1) / count - 1)).astype(np.float32)
 
 
 def _draw(
@@ -221,7 +221,7 @@ def _draw(
     room = extents - held - _MARGIN
     if (room < 0).any():
         return None
-    return Cavity(kind, rng.uniform(-room, room), rotation, radii)
+    return Cavity(kind, rng.uniform(-room, room).astype(np.float32), rotation.astype(np.float32), radii)
 
 
 def _is_resolved(cavity: Cavity, voxel: float) -> bool:

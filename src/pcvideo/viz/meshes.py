@@ -71,8 +71,9 @@ def write_mesh(path: str | os.PathLike[str], volume: Tensor | np.ndarray | Surfa
     if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"path must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
     mesh = volume if isinstance(volume, Surface) else surface(volume, threshold=threshold)
-    # Mirrored by the exchange of axes, so the corners go round the other way.
-    mesh = Surface(mesh.vertices[:, ::-1], mesh.faces[:, ::-1])
+    # In the order (depth, height, width) the corners go round clockwise; the exchange of axes makes them counter-clockwise
+    # seen from outside, as both formats have it.
+    mesh = Surface(mesh.vertices[:, ::-1], mesh.faces)
     content = _stl(mesh) if path.suffix.lower() == ".stl" else _obj(mesh).encode()
     with written_aside(path) as temporary:
         temporary.write_bytes(content)
