@@ -5,10 +5,10 @@
     python examples/training/voxels.py volumes --data voxel4d/train_3200_packed.npz --run-dir runs/volumes --steps 400 \
         --init runs/patches
 
-Most of a scene is empty, and what is not moves only at its surface. In this network a place remembers nothing but its own
-neighbourhood, so the first stage trains it on single places: those where something happens are drawn more often, and weigh
-less by as much. The second stage runs whole volumes and feeds predictions back. Called again with the same --run-dir, a
-stage goes on where it stopped.
+Most of a scene is empty, and what is not moves only at its surface. In this network a place remembers nothing but
+its own neighbourhood, so the first stage trains it on single places: those where something happens are drawn more
+often, and weigh less by as much. The second stage runs whole volumes and feeds predictions back. Called again with
+the same --run-dir, a stage goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def check_size(name: str, *sides: int, multiple: int) -> None:
 
 
 def check_clip(name: str, frames: Any, *, channels: int, multiple: int = 1, spatial_dims: int = 2) -> None:
-    """Refuse anything but a float batch (B, T, C, H, W) of clips, or (B, T, C, D, H, W) of volumes, that isn't empty."""
+    """Refuse anything but a float batch (B, T, C, H, W), or (B, T, C, D, H, W) of volumes, with a clip and a frame."""
     axes = f"(B, T, C, {_SPACE[spatial_dims]})"
     if not isinstance(frames, Tensor):
         raise TypeError(f"{name} must be a tensor {axes}, got {describe(frames)}; predict() takes other kinds")

@@ -63,7 +63,7 @@ def _collapse(cells: np.ndarray) -> bool:
             pair = free[inner] & above
             if pair.any():
                 faces[inner] &= ~pair
-                above &= ~pair
+                np.logical_and(above, ~pair, out=above)
                 free[inner] &= ~pair
                 changed = True
     return changed

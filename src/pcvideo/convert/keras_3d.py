@@ -48,7 +48,7 @@ def read_keras_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     try:
         with h5py.File(path, "r") as file:
-            (file["model_weights"] if "model_weights" in file else file).visititems(visit)
+            file.get("model_weights", file).visititems(visit)
     except OSError as error:
         raise ValueError(f"{path} is no HDF5 file, as Keras 2 writes them: {error}") from error
     if not arrays:

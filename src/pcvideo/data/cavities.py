@@ -3,8 +3,8 @@
 
 A cavity is a static solid of space and time, and a scene holds several: balls, and thickened circles, spheres and tori,
 turned at random. What moves is only the slice at a time: balls appear, grow and vanish, rings open and close, parts
-split and merge. After Hannouch and Chalup, arXiv 2306.14442; their equations were not readable, these are our own, and the
-mixture of sizes is too. Lengths are in halves of the cube's side.
+split and merge. After Hannouch and Chalup, arXiv 2306.14442; their equations were not readable, these are our own,
+and the mixture of sizes is too. Lengths are in halves of the cube's side.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def make_scene(
         size: (depth, height, width); the longest side is the cube's, and voxels are cubes.
         objects: how many cavities are tried; None draws 1 to 8. One that finds no room is left out.
         kinds: which kinds, each as likely; numbers of `CAVITIES`.
-        reach: the smallest and the largest radius of the ball that holds a cavity; (0.45, 0.95) is nearer to the occupancy
-            of the published scenes.
+        reach: the smallest and the largest radius of the ball that holds a cavity; (0.45, 0.95) is nearer to the
+            occupancy of the published scenes.
         subsamples: a voxel is set where at least half of so many points a side lie in a cavity.
         resolved: only cavities so thick, so open and so far from one another that the voxels have the Betti numbers
             too. Without it the Betti numbers are those of the solids, which a coarse grid may not hold.

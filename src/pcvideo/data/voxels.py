@@ -80,7 +80,8 @@ class VoxelScenes(ClipDataset):
 class RandomTimes:
     """Keep `length` frames at a time drawn once per clip, each step of `steps` as likely as another.
 
-    A scene is as good a sequence wherever it begins; the margins, where the published scenes are empty, can be left out.
+    A scene is as good a sequence wherever it begins; the margins, where the published scenes are empty, can be left
+    out.
     """
 
     length: int
@@ -99,7 +100,8 @@ class RandomTimes:
         spare = len(clip) - 2 * self.margin - (self.length - 1) * step
         if spare < 1:
             raise ValueError(
-                f"{self.length} frames in steps of {step} with a margin of {self.margin} do not fit into {len(clip)} frames"
+                f"{self.length} frames in steps of {step} with a margin of {self.margin} do not fit into "
+                f"{len(clip)} frames"
             )
         start = self.margin + int(torch.randint(spare, (), generator=generator))
         return clip[start : start + (self.length - 1) * step + 1 : step]

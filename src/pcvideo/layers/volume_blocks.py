@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks of AEncGAN3D's networks (github.com/Marchine85/4D-Predictive-GAN-ConvLSTM), as Keras builds them.
 
-Convolutions are 5x5x5. "Same" padding of one with stride 2 is one voxel before and two after, where torch has two on both
-sides. LeakyReLU has the slope 0.3, normalisations an eps of 1e-3.
+Convolutions are 5x5x5. "Same" padding of one with stride 2 is one voxel before and two after, where torch has two on
+both sides. LeakyReLU has the slope 0.3, normalisations an eps of 1e-3.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Halve(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """A pre-activated residual block: norm, LeakyReLU, dropout, convolution; beside it a 1x1x1 one after a mean over 2**3.
+    """A pre-activated residual block: norm, LeakyReLU, dropout, convolution; beside it a mean over 2**3, then 1x1x1.
 
     Args:
         in_channels: of the input.
@@ -108,7 +108,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A pre-activated residual block: batch norm, ReLU, nearest upsampling, transposed convolution; and a 1x1x1 shortcut.
+    """A pre-activated residual block: batch norm, ReLU, nearest upsampling, transposed convolution; 1x1x1 shortcut.
 
     Args:
         in_channels: of the input.

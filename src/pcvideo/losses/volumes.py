@@ -26,8 +26,8 @@ class BinaryCrossEntropyLoss(nn.Module):
     """-(w y log p + (1 - y) log(1 - p)), mean over all elements.
 
     Args:
-        set_weight: w, the weight of what is set; 1 as published. A threshold of 0.5 on a network trained with w is one of
-            1 / (1 + w) on the probabilities.
+        set_weight: w, the weight of what is set; 1 as published. A threshold of 0.5 on a network trained with w is
+            one of 1 / (1 + w) on the probabilities.
         logits: the prediction is logits; exact for any size of them. Probabilities are held within [1e-7, 1 - 1e-7].
 
     Raises:
@@ -89,7 +89,7 @@ class _Overlap(nn.Module):
 
 
 class JaccardLoss(_Overlap):
-    """1 - (sum p y + s) / (sum (p + y - p y) + s) in each frame, mean over frames; binary frames have their distance."""
+    """1 - (sum p y + s) / (sum (p + y - p y) + s) in each frame, mean over frames; of binary ones their distance."""
 
     def _ratio(self, both: Tensor, sums: Tensor) -> Tensor:
         return (both + self.smooth) / (sums - both + self.smooth)

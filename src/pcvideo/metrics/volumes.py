@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of binary scenes, and the report of the published test on them.
 
-The Jaccard distance of two sets of voxels is 1 - |both| / |either|. A voxel is set where its value is above a threshold;
-two empty frames are alike: their distance is 0. A frame is all that follows the time axis, so images work as volumes do.
+The Jaccard distance of two sets of voxels is 1 - |both| / |either|. A voxel is set where its value is above a
+threshold; two empty frames are alike: their distance is 0. A frame is all that follows the time axis, so images work
+as volumes do.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def jaccard_distance(prediction: Tensor, target: Tensor, *, threshold: float = 0
 def jaccard_distance_pooled(prediction: Tensor, target: Tensor, *, threshold: float = 0.5) -> Tensor:
     """The Jaccard distance of whole sequences, voxels of all frames taken together: (B,).
 
-    As the published single-step test of ConvLSTM3D counts. Large frames weigh more in it than small ones, and its values
-    can't be compared with those of `jaccard_distance`. Arguments and errors are the same.
+    As the published single-step test of ConvLSTM3D counts. Large frames weigh more in it than small ones, and its
+    values can't be compared with those of `jaccard_distance`. Arguments and errors are the same.
     """
     return _distance(prediction, target, threshold, first=1)
 

@@ -41,8 +41,8 @@ class Predictor(nn.Module):
 
     Attributes:
         size_multiple: what divides a frame's height and width, and a volume's depth.
-        spatial_dims: 2 where frames are images (B, C, H, W), 3 where they are volumes (B, C, D, H, W); all that is said of
-            frames below holds for both.
+        spatial_dims: 2 where frames are images (B, C, H, W), 3 where they are volumes (B, C, D, H, W); all that is
+            said of frames below holds for both.
     """
 
     size_multiple: int = 1

@@ -32,7 +32,7 @@ __all__ = ["AEncGAN3D", "AEncGAN3DState"]
 
 
 class AEncGAN3DState(NamedTuple):
-    """What is carried: the anticipation of the volume to come, the codes of those before, oldest first, and the noise."""
+    """What is carried: the anticipation of the volume to come, the codes before it, oldest first, and the noise."""
 
     prediction: Tensor
     codes: tuple[Tensor, ...]

@@ -33,7 +33,7 @@ _STAYS = 4.0
 
 
 class ConvLSTMPredictorState(NamedTuple):
-    """What is carried: the anticipation of the frame to come and the frames before it, (B, C, *space); the layers' states."""
+    """What is carried: the anticipation of the frame to come, those before it (B, C, *space), the layers' states."""
 
     prediction: Tensor
     past: tuple[Tensor, ...]
@@ -48,17 +48,17 @@ class ConvLSTMPredictor(Predictor):
         spatial_dims: 2 for images (B, C, H, W), 3 for volumes (B, C, D, H, W).
         hidden_channels: of each layer.
         kernel_sizes: of each layer, odd.
-        encoder_channels: of a convolution with ReLU before the first layer, which then need not see the frame through four
-            gates; None has none, as published.
+        encoder_channels: of a convolution with ReLU before the first layer, which then need not see the frame
+            through four gates; None has none, as published.
         encoder_kernel_size: of that convolution, odd.
         head_kernel_size: of the convolution that makes the prediction, odd.
-        history: how many frames the first layer is shown at a time, the newest and those before it; zeros stand before the
-            first. What lies further back is for the layers to remember.
-        patch: the layers see the frame in patches of this side, so that `patch ** spatial_dims` times the channels stand
-            at as many times fewer places; the sides of a frame must be divisible by it.
+        history: how many frames the first layer is shown at a time, the newest and those before it; zeros stand
+            before the first. What lies further back is for the layers to remember.
+        patch: the layers see the frame in patches of this side, so that `patch ** spatial_dims` times the channels
+            stand at as many times fewer places; the sides of a frame must be divisible by it.
         residual: the prediction's logits are added to those of the newest frame, weighted by a number that is learnt.
-        batch_norm: batch normalisation between the layers (not after the last), as published. In training its statistics
-            are those of one step, where Keras takes all steps together.
+        batch_norm: batch normalisation between the layers (not after the last), as published. In training its
+            statistics are those of one step, where Keras takes all steps together.
         legacy: the published activations: hard sigmoid for the gates, ReLU for the cell.
         clamp: as in every predictor; probabilities are in [0, 1] anyway.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """AEncGAN3D's encoder, generator and critic, pre-residual and classic.
 
-With the published width of 256 and volumes of 16**3 they have the published numbers of parameters. Volumes are flattened
-with their channels last, as Keras does it. The critic's normalisation is over the channels of each voxel by itself.
+With the published width of 256 and volumes of 16**3 they have the published numbers of parameters. Volumes are
+flattened with their channels last, as Keras does it. The critic's normalisation is over the channels of each voxel
+by itself.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def next_frames(model: Predictor, frames: Tensor) -> Tensor:
 def forecast_windows(
     model: Predictor, frames: Tensor, horizon: int, *, window: int = 5, binarize: bool = False, carry: bool = False
 ) -> Tensor:
-    """A long-term forecast as it was published for ConvLSTM3D: each step computes a window of frames from a fresh state.
+    """A long-term forecast as published for ConvLSTM3D: each step computes a window of frames from a fresh state.
 
     The window slides: the prediction is appended, the oldest frame dropped. `model(frames, horizon)`, which carries its
     state, takes horizon + T - 1 steps for what takes horizon * window here.

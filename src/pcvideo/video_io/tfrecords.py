@@ -137,7 +137,7 @@ def _table() -> np.ndarray:
 
 
 def _features(example: memoryview) -> dict[str, list[bytes]]:
-    """Example.features (1), Features.feature (1, a map: key 1, value 2), Feature.bytes_list (1), BytesList.value (1)."""
+    """Example.features 1, Features.feature 1 (a map: key 1, value 2), Feature.bytes_list 1, BytesList.value 1."""
     found = {}
     for features in _fields(example, 1):
         for entry in _fields(features, 1):

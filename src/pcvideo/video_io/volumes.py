@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes over time, in: from arrays, .npy and .npz files, packed scenes and TFRecord files.
 
-A scene is binary and mostly empty: packed, eight voxels to a byte, one of 128 frames of 16**3 takes 64 kB. A packed file
-is an .npz of `packed` (N, bytes), `shape` (T, D, H, W) and, where they are known, the labels `betti` and `objs` (N, 4);
-without `shape` it is (128, 16, 16, 16), as the published scenes are.
+A scene is binary and mostly empty: packed, eight voxels to a byte, one of 128 frames of 16**3 takes 64 kB. A packed
+file is an .npz of `packed` (N, bytes), `shape` (T, D, H, W) and, where they are known, the labels `betti` and `objs`
+(N, 4); without `shape` it is (128, 16, 16, 16), as the published scenes are.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Scenes(NamedTuple):
     Attributes:
         packed: (N, bytes) uint8, as `numpy.packbits` gives it.
         shape: (T, D, H, W) of each.
-        labels: for each scene, (N, ...) by name: `betti`, the Betti numbers b0 to b3, and `objs`, the cavities of each kind.
+        labels: for each scene, (N, ...) by name: `betti`, the Betti numbers b0 to b3, and `objs`, the cavities of
+            each kind.
     """
 
     packed: np.ndarray
@@ -107,8 +108,8 @@ def read_volumes(
 
     Args:
         source: path of a .npy, .npz, .pt or TFRecord file; or an array or tensor (T, D, H, W), (T, C, D, H, W) or
-            (B, T, C, D, H, W). Floats are in [0, 1]; whole numbers are 0 and 1, as occupancies are, unless `value_range`
-            says otherwise. Files of scenes have a batch axis if they hold more than one.
+            (B, T, C, D, H, W). Floats are in [0, 1]; whole numbers are 0 and 1, as occupancies are, unless
+            `value_range` says otherwise. Files of scenes have a batch axis if they hold more than one.
         channels: C that is expected.
         layout: the axes where they are others, letters out of "BTCDHW"; B, T and C may be missing.
         value_range: (low, high) that become 0 and 1.
@@ -191,8 +192,8 @@ def _read_packed(path: Path) -> Scenes:
     size = -(-int(np.prod(shape)) // 8)
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != size or len(shape) != 4 or not len(packed):
         raise VideoError(
-            f"{path}: packed must be (N, {size}) uint8 for scenes of shape {shape}, got {describe(packed)}; say the shape "
-            f"(T, D, H, W) in an array 'shape'"
+            f"{path}: packed must be (N, {size}) uint8 for scenes of shape {shape}, got {describe(packed)}; say "
+            f"the shape (T, D, H, W) in an array 'shape'"
         )
     return Scenes(packed, shape, labels)
 

@@ -21,7 +21,7 @@ _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attrib
 
 
 class Surface(NamedTuple):
-    """Triangles: vertices (V, 3) float32 as (depth, height, width) in voxels; faces (F, 3) int64, numbers of vertices."""
+    """Triangles: vertices (V, 3) as (depth, height, width) in voxels, float32; faces (F, 3), numbers of vertices."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -71,8 +71,8 @@ def write_mesh(path: str | os.PathLike[str], volume: Tensor | np.ndarray | Surfa
     if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"path must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
     mesh = volume if isinstance(volume, Surface) else surface(volume, threshold=threshold)
-    # In the order (depth, height, width) the corners go round clockwise; the exchange of axes makes them counter-clockwise
-    # seen from outside, as both formats have it.
+    # In the order (depth, height, width) the corners go round clockwise; the exchange of axes makes them
+    # counter-clockwise seen from outside, as both formats have it.
     mesh = Surface(mesh.vertices[:, ::-1], mesh.faces)
     content = _stl(mesh) if path.suffix.lower() == ".stl" else _obj(mesh).encode()
     with written_aside(path) as temporary:

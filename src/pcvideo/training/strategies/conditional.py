@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """AEncGAN3D's training: a critic that is shown a condition beside each candidate, by WGAN-GP (arXiv 1704.00028).
 
-The published code (github.com/Marchine85/4D-Predictive-GAN-ConvLSTM) shows its critic the target itself, so that it learns
-a distance from the truth; shown the input instead, it judges whether a volume is a likely next one.
+The published code (github.com/Marchine85/4D-Predictive-GAN-ConvLSTM) shows its critic the target itself, so that it
+learns a distance from the truth; shown the input instead, it judges whether a volume is a likely next one.
 """
 
 from __future__ import annotations
