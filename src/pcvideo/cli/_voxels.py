@@ -34,6 +34,25 @@ logger = logging.getLogger(__name__)
 
 DATASET, MODEL = "voxel4d", "convlstm-voxels"
 _CONTEXT = _HORIZON = 5
+# What the trainer calls by the same name.
+_TRAINER_SETTINGS = (
+    "steps",
+    "lr",
+    "optimizer",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "clip_norm",
+    "ema",
+    "precision",
+    "seed",
+    "num_workers",
+    "validate_every",
+    "checkpoint_every",
+    "validation_clips",
+    "keep",
+    "max_bad_steps",
+)
 _GENERATED = "cavities (generated, seed 0)"
 _TESTS = {"windows": "window of 5 anew", "carried": "state carried", "binary": "carried, fed back as 0 and 1"}
 
@@ -140,8 +159,6 @@ def train(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     train_scenes.transform = Compose([times, TimeReverse(), CubeSymmetry()])
     val_scenes = None if settings["val_data"] is None else _scenes(settings["val_data"], settings["format"], 0)
     kind = SelfFeeding if settings["strategy"] == "self-feeding" else TeacherForced
-    names = ("steps", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip_norm", "ema", "precision", "seed")
-    names += ("num_workers", "validate_every", "checkpoint_every", "validation_clips", "keep", "max_bad_steps")
     trainer = Trainer(
         model,
         kind(context=settings["context"], horizon=settings["horizon"], loss=VolumeLoss()),
@@ -149,7 +166,7 @@ def train(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         batch_size=settings["batch"],
         device=device,
         notes={"configuration": dict(settings)},
-        **{name: settings[name] for name in names},
+        **{name: settings[name] for name in _TRAINER_SETTINGS},
     )
     write_json(trainer.run_dir / "config-resolved.json", dict(settings))
     trainer.fit(train_scenes, val_scenes, resume=arguments.resume)
@@ -226,9 +243,10 @@ def _draw(arguments: argparse.Namespace, seen: Tensor, prediction: Tensor, truth
     out: Path = arguments.out
     files = {"strip": out / "strip.png", "gif": out / "prediction.gif", "metrics": out / "metrics.json"}
     copied = copy_last(seen[None], len(prediction))[0]
-    flat = [None if clip is None else slice_frames(clip) for clip in (seen, prediction, truth, copied)]
-    save_strip(files["strip"], flat[0], flat[1], truth=flat[2], baseline=flat[3])
-    save_comparison_gif(files["gif"], *flat, rate=arguments.gif_rate)
+    context, future, baseline = (slice_frames(clip) for clip in (seen, prediction, copied))
+    came = None if truth is None else slice_frames(truth)
+    save_strip(files["strip"], context, future, truth=came, baseline=baseline)
+    save_comparison_gif(files["gif"], context, future, came, baseline, rate=arguments.gif_rate)
     if find_spec("matplotlib"):
         files |= {"surfaces": out / "surfaces.png", "surfaces_gif": out / "surfaces.gif"}
         rows = {"prediction": prediction, "copy-last": copied}

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class VoxelScenes(ClipDataset):
 
     def load(self, window: Window) -> Tensor:
         """One scene's frames, (T, 1, D, H, W) uint8."""
-        frames = self.scenes.unpack(int(window.path))[:, None]
+        frames = self.scenes.unpack(cast(int, window.path))[:, None]
         stop = window.start + window.length * window.interval
         return torch.from_numpy(frames[window.start : stop : window.interval])
 

@@ -12,7 +12,7 @@ Latent noise, by which one past can have several futures, is ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ class AEncGAN3D(Predictor):
         self.code_channels = check_int("code_channels", code_channels)
         self.noise_channels = check_int("noise_channels", noise_channels, minimum=0)
         self.dropout = check_number("dropout", dropout, minimum=0, maximum=0.999)
-        common = {"architecture": architecture, "size": self.size, "width": width}
+        common: dict[str, Any] = {"architecture": architecture, "size": self.size, "width": width}
         self.encoder = VolumeEncoder(in_channels, code_channels, dropout=dropout, **common)
         self.generator = VolumeGenerator(code_channels * context + noise_channels, in_channels, **common)
 

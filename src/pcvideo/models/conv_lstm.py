@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class ConvLSTMPredictor(Predictor):
         self.batch_norm = check_bool("batch_norm", batch_norm)
         self.legacy = check_bool("legacy", legacy)
         seen = self.in_channels * patch**spatial_dims
-        convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+        convolution: type[nn.Conv2d | nn.Conv3d] = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         shown = seen * history
         if encoder_channels is not None:
             side = encoder_kernel_size
@@ -122,7 +122,7 @@ class ConvLSTMPredictor(Predictor):
                 (shown, *self.hidden_channels), self.hidden_channels, self.kernel_sizes, strict=False
             )
         )
-        normalisation = nn.BatchNorm2d if spatial_dims == 2 else nn.BatchNorm3d
+        normalisation: type[nn.BatchNorm2d | nn.BatchNorm3d] = nn.BatchNorm2d if spatial_dims == 2 else nn.BatchNorm3d
         between = self.hidden_channels[:-1] if batch_norm else ()
         self.norms = nn.ModuleList(normalisation(hidden, eps=_EPS, momentum=_MOMENTUM) for hidden in between)
         self.head = convolution(self.hidden_channels[-1], seen, head_kernel_size, padding=head_kernel_size // 2)
@@ -162,16 +162,18 @@ class ConvLSTMPredictor(Predictor):
     @torch.no_grad()
     def _initialise(self) -> None:
         """As Keras: Glorot for what comes in, orthogonal for what recurs, and a forget gate that is open at first."""
-        for cell in self.cells:
+        for layer in self.cells:
+            cell = cast(ConvLSTMCell, layer)
             inputs, hidden, weight = cell.in_channels, cell.hidden_channels, cell.to_gates.weight
             bound = math.sqrt(6 / (math.prod(weight.shape[2:]) * (inputs + 4 * hidden)))
             nn.init.uniform_(weight[:, :inputs], -bound, bound)
             recurrent = weight[:, inputs:]
             recurrent.copy_(nn.init.orthogonal_(torch.empty(recurrent[0].numel(), 4 * hidden)).T.view_as(recurrent))
-            nn.init.zeros_(cell.to_gates.bias)
-            cell.to_gates.bias[hidden : 2 * hidden] = 1
+            bias = cast(Tensor, cell.to_gates.bias)
+            nn.init.zeros_(bias)
+            bias[hidden : 2 * hidden] = 1
         nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
 
 
 def _numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
