@@ -5,7 +5,7 @@ model = pcvideo.from_pretrained("mspn-moving-mnist")
 future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in [0, 1]
 """
 
-from pcvideo import data, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
+from pcvideo import convert, data, export, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
 from pcvideo._version import __version__
 from pcvideo.hub import from_pretrained, list_models
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
@@ -24,7 +24,9 @@ __all__ = [
     "MultiScalePredictor",
     "Trainer",
     "__version__",
+    "convert",
     "data",
+    "export",
     "from_pretrained",
     "hub",
     "layers",

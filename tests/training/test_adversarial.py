@@ -11,19 +11,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import Clips, SignalAt, assert_same_tensors, read_log, self_feeding, tiny_model, tiny_trainer
+from training_helpers import Clips, assert_same_tensors, read_log, self_feeding, tiny_model, tiny_trainer
 
 from pcvideo.losses import HingeScoreLoss, PyramidLoss, WassersteinScoreLoss
 from pcvideo.models import MSPN, FrameDiscriminator
 from pcvideo.training import (
     Adversarial,
     Alternating,
-    Balanced,
     Generated,
     SelfFeeding,
     Strategy,
     TeacherForced,
-    TrainingStopped,
     Turns,
 )
 
@@ -311,50 +309,6 @@ def test_the_hinge_is_trained_by_too() -> None:
     real_scores, fake_scores = other(batch[:, 2:6].transpose(0, 1).flatten(0, 1)), other(fake)
     expected = (1 - real_scores).relu().mean() + (1 + fake_scores).relu().mean()
     assert strategy(batch)[0].item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-# Runs.
-
-RUNS: dict[str, dict[str, Any]] = {
-    "balanced": {"turns": Balanced, "pixel_steps": 2},
-    "alternating, with a penalty on the slope": {
-        "turns": lambda: Alternating(discriminator_steps=2),
-        "gradient_penalty": 1.0,
-        "discriminator": lambda: tiny_discriminator(norm=None),
-    },
-}
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_a_run_resumed_in_the_middle_of_a_phase_equals_the_unbroken_one_bit_for_bit(run: str, tmp_path: Path) -> None:
-    def make() -> Adversarial:
-        options = {name: made() if callable(made) else made for name, made in RUNS[run].items()}
-        return adversarial(discriminator_rate=1, **options)
-
-    settings = {"steps": 14, "lr": 0.003, "schedule": "constant"}
-    unbroken = tiny_trainer(tmp_path / "unbroken", make(), checkpoint_every=1, keep=20, **settings)
-    unbroken.fit(Clips())
-    for step in (1, 4, 5, 7, 9):
-        resumed = tiny_trainer(tmp_path / str(step), make(), model=tiny_model(seed=9), **settings)
-        torch.manual_seed(77)
-        resumed.fit(Clips(), resume=tmp_path / "unbroken" / "checkpoints" / f"step-{step:08d}")
-        assert_same_tensors(resumed.strategy.state_dict(), unbroken.strategy.state_dict())
-        later = [row for row in read_log(tmp_path / "unbroken") if row[0] > step]
-        assert read_log(tmp_path / str(step)) == later
-
-
-def test_a_run_that_was_stopped_by_a_signal_goes_on_alike(tmp_path: Path) -> None:
-    class Stopping(SignalAt):
-        """The signal comes within the regime's own forward, that is in the pixel steps."""
-
-    settings = {"steps": 8, "lr": 0.003}
-    unbroken = tiny_trainer(tmp_path / "unbroken", adversarial(pixel_steps=3), **settings)
-    unbroken.fit(Clips())
-    with pytest.raises(TrainingStopped):
-        tiny_trainer(tmp_path / "run", adversarial(pixel_steps=3, regime=Stopping(3)), **settings).fit(Clips())
-    resumed = tiny_trainer(tmp_path / "run", adversarial(pixel_steps=3), model=tiny_model(5), **settings)
-    resumed.fit(Clips(), resume="auto")
-    assert_same_tensors(resumed.strategy.state_dict(), unbroken.strategy.state_dict())
 
 
 # Arguments.

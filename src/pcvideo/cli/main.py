@@ -18,7 +18,7 @@ import torch
 
 from pcvideo._checks import did_you_mean
 from pcvideo._version import __version__
-from pcvideo.cli import evaluate, filter, models, predict, train
+from pcvideo.cli import convert, evaluate, export, filter, models, predict, train
 from pcvideo.cli._common import CommandParser, in_flags, logging_to_stderr, one_line
 from pcvideo.training import TrainingStopped
 
@@ -34,6 +34,8 @@ _EXAMPLES = """examples:
   pcvideo evaluate --model mspn-moving-mnist          its figures beside copy-last's
   pcvideo models                                      which weights there are
   pcvideo filter --out response.png                   what a low-pass filter passes and aliases
+  pcvideo convert mspn_kth.pth mspn-kth               a checkpoint of the published code as a model here
+  pcvideo export mspn-moving-mnist step.onnx          one step as a graph, to run without this package
 """
 
 
@@ -81,7 +83,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"pcvideo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (predict, train, evaluate, models, filter):
+    for command in (predict, train, evaluate, models, filter, convert, export):
         command.add_parser(commands)
     return parser
 

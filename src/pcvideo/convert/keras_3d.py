@@ -38,7 +38,7 @@ def read_keras_weights(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no Keras weights file at {path}")
-    h5py = require("h5py", purpose="reading Keras weights")
+    h5py = require("h5py", extra="convert", purpose="reading Keras weights")
     arrays: dict[str, np.ndarray] = {}
 
     def visit(name: str, node: Any) -> None:

@@ -41,7 +41,7 @@ class Strategy(nn.Module, ABC):
     def __init__(self, *, context: int, horizon: int) -> None:
         super().__init__()
         self.context, self.horizon = check_int("context", context), check_int("horizon", horizon)
-        self._resting: list[nn.Parameter] = []
+        self._resting: list[tuple[nn.Module, str]] = []
 
     @property
     def length(self) -> int:
@@ -63,12 +63,14 @@ class Strategy(nn.Module, ABC):
 
         Parameters that were frozen by anyone else stay as they are.
         """
-        for parameter in self._resting:
-            parameter.requires_grad_(True)
-        parameters = [parameter for network in networks for parameter in network.parameters()]
-        self._resting = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter in self._resting:
-            parameter.requires_grad_(False)
+        # By name: parameters that are sharded over ranks are other objects in a step than between steps.
+        for module, name in self._resting:
+            getattr(module, name).requires_grad_(True)
+        modules = {module for network in networks for module in network.modules()}
+        named = [(module, *each) for module in modules for each in module.named_parameters(recurse=False)]
+        self._resting = [(module, name) for module, name, parameter in named if parameter.requires_grad]
+        for module, name in self._resting:
+            getattr(module, name).requires_grad_(False)
 
     def begin(self, step: int) -> None:
         """Told before each step, from 0, which one it is: for schedules, which follow from the step alone."""

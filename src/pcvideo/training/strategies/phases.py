@@ -71,6 +71,11 @@ class InPhases(Strategy):
         """Tell the strategy at work."""
         self._strategy.update(logs)
 
+    def forecast(self, batch: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """The last strategy's, in every phase, so that validations can be compared."""
+        last: Strategy = self._strategies[-1]
+        return last.forecast(batch, model)
+
     @property
     def _strategies(self) -> list[Any]:
         return list(self.strategies)

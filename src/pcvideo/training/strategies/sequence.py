@@ -87,7 +87,8 @@ class SequenceStrategy(Strategy):
         self.checkpoint = checkpoint
         self.detach_targets = detach_targets
         self.truncate = None if truncate is None else check_int("truncate", truncate)
-        self.reduction = _reduction_of(self.loss)
+        if _reduction_of(self.loss) == "sum":
+            self.reduction = "sum"
         if truncate is not None:
             _check_takes_pieces("loss", self.loss)
         self._carried: _Carried | None = None
