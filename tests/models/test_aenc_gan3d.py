@@ -7,7 +7,8 @@ from golden import fill_golden
 from torch import Tensor, nn
 from volume_contract import VolumeContract
 
-from pcvideo.models import AEncGAN3D, VolumeCritic, VolumeEncoder, VolumeGenerator
+from pcvideo.layers import VolumeCritic, VolumeEncoder, VolumeGenerator
+from pcvideo.models import AEncGAN3D
 from pcvideo.rollout import rollout
 
 SMALL = {"size": (4, 8, 8), "width": 8, "code_channels": 6, "dropout": 0.0}

@@ -8,6 +8,7 @@ from pcvideo.layers.fir import FIRDownsample, FIRUpsample, LearnableFIR
 from pcvideo.layers.modulated_conv import ModulatedConv
 from pcvideo.layers.patches import from_patches, to_patches
 from pcvideo.layers.resample import Downsample, Upsample
+from pcvideo.layers.volume_networks import VolumeCritic, VolumeEncoder, VolumeGenerator
 
 __all__ = [
     "ConvLSTMCell",
@@ -22,6 +23,9 @@ __all__ = [
     "ModulatedConv",
     "ResidualBlock",
     "Upsample",
+    "VolumeCritic",
+    "VolumeEncoder",
+    "VolumeGenerator",
     "from_patches",
     "to_patches",
 ]

@@ -8,7 +8,6 @@ from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
-from pcvideo.models.volume_networks import VolumeCritic, VolumeEncoder, VolumeGenerator
 from pcvideo.models.volumes import forecast_windows, next_frames
 
 __all__ = [
@@ -25,9 +24,6 @@ __all__ = [
     "Predictor",
     "ResamplerTaps",
     "Stream",
-    "VolumeCritic",
-    "VolumeEncoder",
-    "VolumeGenerator",
     "forecast_windows",
     "next_frames",
 ]

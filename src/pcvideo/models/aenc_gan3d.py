@@ -2,7 +2,7 @@
 """AEncGAN3D: an encoder of volumes and a generator of the next one, to be trained against a critic.
 
 Published with the 4-D cavities (github.com/Marchine85/4D-Predictive-GAN-ConvLSTM, data of arXiv 2306.14442): from one
-volume or from three, pre-residual or classic. Its parts stand in `models/volume_networks.py`.
+volume or from three, pre-residual or classic. Its parts stand in `layers/volume_networks.py`.
 
 We differ where the published code is wrong: its critic is shown the target beside each candidate, here the input
 (`condition="input"`); "target" is as published. The codes of past volumes are kept instead of computed three times.
@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pcvideo._checks import check_choice, check_int, check_number, describe
-from pcvideo.models._base import Predictor
-from pcvideo.models.volume_networks import (
+from pcvideo.layers.volume_networks import (
     ARCHITECTURES,
     VolumeCritic,
     VolumeEncoder,
     VolumeGenerator,
     check_volume_size,
 )
+from pcvideo.models._base import Predictor
 
 __all__ = ["AEncGAN3D", "AEncGAN3DState"]
 
