@@ -166,5 +166,6 @@ class Stream:
     def _crop(self, prediction: Tensor) -> Tensor:
         shape = self._shape or tuple(prediction.shape)
         dims = self.model.spatial_dims
-        cropped = prediction[(..., *(slice(side) for side in shape[-dims:]))].clamp(0, 1)
+        inner: tuple[Any, ...] = (..., *(slice(side) for side in shape[-dims:]))
+        cropped = prediction[inner].clamp(0, 1)
         return cropped if len(shape) == dims + 2 else cropped[0]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,8 +132,8 @@ class ConvLSTMPredictor(Predictor):
 
     def init_state(self, like: Tensor) -> ConvLSTMPredictorState:
         """Zeros for frames of the size, dtype and device of `like` (B, C, *space)."""
-        grid = like[(..., *(slice(None, None, self.patch),) * self.spatial_dims)]
-        cells = tuple(cell.init_state(grid) for cell in self.cells)
+        places: tuple[Any, ...] = (..., *(slice(None, None, self.patch),) * self.spatial_dims)
+        cells = tuple(cast(ConvLSTMCell, cell).init_state(like[places]) for cell in self.cells)
         prediction, *past = (torch.zeros_like(like) for _ in range(self.history))
         return ConvLSTMPredictorState(prediction, tuple(past), cells)
 

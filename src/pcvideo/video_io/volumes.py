@@ -92,8 +92,9 @@ def write_scenes(
         if len(values) != len(volumes):
             raise ValueError(f"labels[{name!r}] must have a row for each of {len(volumes)} scenes, got {len(values)}")
     packed = np.packbits(volumes.astype(np.uint8).reshape(len(volumes), -1), axis=1)
-    with _files.written_aside(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, packed=packed, shape=np.asarray(volumes.shape[1:]), **labels)
+    arrays: dict[str, Any] = {"packed": packed, "shape": np.asarray(volumes.shape[1:]), **labels}
+    with _files.written_aside(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_volumes(
