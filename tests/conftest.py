@@ -1,2 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Its place puts this folder on the import path, so that tests in folders below find the shared helpers here."""
+"""Its place puts this folder on the import path, so that tests in folders below find the shared helpers here.
+
+What takes seconds to start is started once, when the first test asks for it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A stand-in for the Hub; one for all tests, as are the processes with a client."""
+    from hub_stand_in import StandIn
+
+    with StandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def processes(hub, tmp_path_factory):
+    """Two clients that are online and one that is offline; all import at the same time."""
+    from hub_client_process import ClientProcess
+
+    settings = [{}, {}, {"HF_HUB_OFFLINE": "1"}]
+    started = [ClientProcess(hub.url, tmp_path_factory.mktemp("home"), **setting) for setting in settings]
+    yield started
+    for process in started:
+        process.close()
+    for process in started:
+        process.wait()
+        # The client logs every request in full, and every error was told with all that led to it.
+        assert "canary" not in process.log.read_text().lower()
+
+
+@pytest.fixture(scope="session")
+def client(processes):
+    """A client that is online."""
+    return processes[0]
+
+
+@pytest.fixture
+def load(hub, client, tmp_path):
+    """Load from the Hub into a cache of the test's own."""
+    from hub_helpers import LOAD
+
+    hub.requests.clear()
+
+    def act(name, **options):
+        return client.run(LOAD, name=name, options={"cache_dir": str(tmp_path / "cache"), **options})
+
+    return act

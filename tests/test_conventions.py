@@ -339,10 +339,11 @@ def test_a_config_builds_the_same_model(model: MSPN) -> None:
         _ = MultiScalePredictor([cell], in_channels=1).config
 
 
-@pins("A weights folder is `config.json` and `model.safetensors`, without pickle.")
-def test_a_weights_folder_holds_two_plain_files(model: MSPN, tmp_path: Path) -> None:
+@pins("A weights folder is `config.json`, `model.safetensors` and `manifest.json`, without pickle.")
+def test_a_weights_folder_holds_three_plain_files(model: MSPN, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "weights")
-    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["config.json", "model.safetensors"]
+    names = sorted(path.name for path in (tmp_path / "weights").iterdir())
+    assert names == ["config.json", "manifest.json", "model.safetensors"]
     header = (tmp_path / "weights" / "model.safetensors").read_bytes()
     assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
 

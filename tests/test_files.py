@@ -95,6 +95,15 @@ def test_a_pointer_and_a_pickle_get_their_own_mend(tmp_path):
         _files.read_tensors(path)
 
 
+@pytest.mark.parametrize("size", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path, size):
+    path = tmp_path / "model.safetensors"
+    text = json.dumps({"a": entry([1], 0, 4)}).encode().ljust(size)
+    path.write_bytes(struct.pack("<Q", size) + text + struct.pack("<f", 1.5))
+    assert path.read_bytes().startswith(b"\x80")
+    assert _files.read_tensors(path)["a"].tolist() == [1.5]
+
+
 def test_a_good_file_gives_its_tensors_and_a_missing_one_is_missing(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(GOOD)
@@ -135,7 +144,10 @@ def test_a_broken_config_file_is_told_by_its_name(weights, text, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "format 2, this version reads 1; upgrade"),
+        ({"format": 2, "version": "7.1"}, r"format 2, this version .* reads up to 1; it needs pcvideo 7.1 or newer"),
+        ({"format": 2, "new key": 1}, "format 2"),
+        ({"format": 0}, "format 0, which no released version"),
+        ({"format": True}, "format True"),
         ({"format": None}, "format None"),
         ({"modle": "MSPN"}, "unknown key 'modle'; did you mean 'model'"),
         ({"model": 3}, "'model' as a name"),
@@ -181,6 +193,7 @@ def change_tensors(weights, change):
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     change(tensors)
     (weights / "model.safetensors").write_bytes(save(tensors))
+    (weights / "manifest.json").unlink(missing_ok=True)
 
 
 def test_missing_unexpected_and_misshaped_tensors_are_named(weights):

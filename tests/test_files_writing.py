@@ -53,7 +53,7 @@ def test_a_new_folder_and_its_files_get_the_modes_that_the_umask_gives(tmp_path)
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "deep" / "weights").stat().st_mode) == 0o750
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "manifest.json", "model.safetensors"):
         assert stat.S_IMODE((tmp_path / "deep" / "weights" / name).stat().st_mode) == 0o640
 
 
@@ -131,13 +131,13 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path, inside):
             MSPN(**LARGER).save_pretrained(weights)
         assert contents(weights) == before
         small.save_pretrained(weights)
-        assert sorted(contents(weights)) == ["config.json", "model.safetensors"]
+        assert sorted(contents(weights)) == ["config.json", "manifest.json", "model.safetensors"]
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
 @needs_fork
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "model.safetensors"])
 def test_a_kill_amid_saving_leaves_the_old_weights_and_an_orphan_that_is_removed(weights, monkeypatch, name):
     before, real = contents(weights), os.fsync
 

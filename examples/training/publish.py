@@ -1,38 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished run to a weights folder: round to 16 bit, score what was rounded, write the card.
+"""From a finished run to a weights folder, and from all weights folders to the Hub.
+
+Round to 16 bit, score what was rounded, draw a prediction, write card, checksums and catalog entry:
 
     python examples/training/publish.py mspn-moving-mnist runs/mspn-moving-mnist src/pcvideo/weights --data FOLDER
     python examples/training/publish.py mspn-natural runs/mspn-natural src/pcvideo/weights --data FOLDER
     python examples/training/publish.py ppnv2-natural runs/ppnv2-natural src/pcvideo/weights --data FOLDER
 
-FOLDER is what `pcvideo evaluate --data` takes: MNIST's IDX files, or the folder of videos.
+FOLDER is what `pcvideo evaluate --data` takes: MNIST's IDX files, or the folder of videos. Write the card of weights
+that are there already anew, tensors and figures as they are:
+
+    python examples/training/publish.py mspn-natural --data FOLDER
+
+Publish the built-in weights and those of `weights/`, each as ORGANISATION/name, and pin their commits in the catalog:
+
+    hf auth login
+    python examples/training/publish.py --push ORGANISATION
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 import pcvideo
 from pcvideo.cli.main import main as command_line
-from pcvideo.hub import write_weights_folder
+from pcvideo.hub import known, publish_folder, write_weights_folder
+from pcvideo.hub.known import CARD_NAME
+from pcvideo.hub.publish import record, renew_card
 
 HERE = Path(__file__).parent
-_NATURAL = {
+_NATURAL: dict[str, Any] = {
     "task": "Predicts the next frames of a person signing or of a street seen from above, 64x80 colour",
     "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; "
     "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
     "licence": "Apache-2.0",
     "evaluation": "--dataset videos --size 64 80 --stride 5 --include walk want yes thanks",
 }
-FACTS = {
+FACTS: dict[str, dict[str, Any]] = {
     "mspn-moving-mnist": {
         "task": "Predicts the next frames of two moving digits, 64x64 grey",
         "data": "Moving MNIST (Srivastava et al. 2015) generated from the 60,000 training digits of MNIST (LeCun, "
         "Cortes, Burges; usually cited as CC BY-SA 3.0); scored on clips of the 10,000 test digits.",
+        "datasets": ["ylecun/mnist"],
         "licence": "Apache-2.0",
         "evaluation": "--dataset moving-mnist --clips 1000 --seed 0",
     },
@@ -43,45 +60,67 @@ FACTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=FACTS)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("shelf", type=Path)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("name", nargs="?", choices=FACTS)
+    parser.add_argument("run_dir", nargs="?", type=Path)
+    parser.add_argument("shelf", nargs="?", type=Path)
+    parser.add_argument("--data")
+    parser.add_argument("--push", metavar="ORGANISATION")
+    parser.add_argument("--private", action="store_true")
     options = parser.parse_args()
-    facts = FACTS[options.name]
-    settings = tomllib.loads((HERE / f"{options.name}.toml").read_text())
+    if options.push:
+        push(options.push, private=options.private)
+    elif options.name is None or options.data is None or (options.run_dir is None) != (options.shelf is None):
+        parser.error("give a name and --data, with or without a run's folder and a shelf; or --push ORGANISATION")
+    elif options.run_dir is None:
+        folder = next(shelf / options.name for shelf in known.shelves() if (shelf / options.name).is_dir())
+        renew_card(
+            folder, datasets=FACTS[options.name].get("datasets", ()), picture=example(options.name, options.data)
+        )
+        record(folder)
+    else:
+        pack(options.name, options.run_dir, options.shelf, options.data)
+
+
+def pack(name: str, run_dir: Path, shelf: Path, data: str) -> None:
+    facts = FACTS[name]
+    settings = tomllib.loads((HERE / f"{name}.toml").read_text())
     recipe = {
-        "command": f"pcvideo train --config examples/training/{options.name}.toml",
+        "command": f"pcvideo train --config examples/training/{name}.toml",
         "size": settings.get("size", [64, 64]),
         "context": settings["context"],
         "horizon": settings["horizon"],
         "steps": settings["steps"],
         "batch": settings["batch"],
     }
-    folder = options.shelf / options.name
-    model = pcvideo.from_pretrained(options.run_dir / "best")
-    card = {key: facts[key] for key in ("task", "data", "licence")} | {"recipe": recipe}
+    folder = shelf / name
+    model = pcvideo.from_pretrained(run_dir / "best")
+    card = {key: facts[key] for key in ("task", "data", "datasets", "licence") if key in facts} | {"recipe": recipe}
     write_weights_folder(model, folder, **card)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "evaluation.json"
-        command_line(
-            [
-                "evaluate",
-                "--model",
-                str(folder),
-                "--data",
-                options.data,
-                "--json",
-                str(out),
-                *facts["evaluation"].split(),
-            ]
-        )
-        results = json.loads(out.read_text())["protocols"]
-    figures = {
-        protocol: {key: report[key] for key in ("metrics", "copy_last", "black")}
-        for protocol, report in results.items()
-    }
-    write_weights_folder(model, folder, metrics=figures, **card)
+        where = ["--model", str(folder), "--data", data, "--json", str(out)]
+        if status := command_line(["evaluate", *where, *facts["evaluation"].split()]):
+            sys.exit(status)
+        results = json.loads(out.read_text())
+    write_weights_folder(model, folder, metrics=results, picture=example(name, data), **card)
+    record(folder)
+
+
+def example(name: str, data: str) -> Tensor:
+    """The test clip (20, C, H, W) that the card shows."""
+    if name == "mspn-moving-mnist":
+        digits = pcvideo.data.read_idx(pcvideo.data.find_mnist(data, "test"))
+        return pcvideo.data.MovingMNIST(digits, clips=1, seed=0)[0]
+    return pcvideo.data.VideoFolder(data, length=20, size=(64, 80), include=["walk"])[0]
+
+
+def push(organisation: str, *, private: bool) -> None:
+    for shelf in known.shelves():
+        for folder in sorted(path.parent for path in shelf.glob(f"*/{CARD_NAME}")):
+            repository = f"{organisation}/{folder.name}"
+            commit = publish_folder(folder, repository, private=private)
+            record(folder, repository, commit)
+            print(f"{repository} at {commit}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in 
 
 from pcvideo import convert, data, export, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
 from pcvideo._version import __version__
-from pcvideo.hub import from_pretrained, list_models
+from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
 from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor
 from pcvideo.training import Trainer
@@ -25,6 +25,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "convert",
+    "create_model",
     "data",
     "export",
     "from_pretrained",
@@ -35,6 +36,7 @@ __all__ = [
     "metrics",
     "models",
     "ops",
+    "push_to_hub",
     "rollout",
     "training",
     "video_io",

@@ -24,10 +24,12 @@ __all__ = [
     "MANIFEST_NAME",
     "TEMPORARY_PREFIX",
     "WeightsCorruptError",
+    "check_kind",
     "check_manifest",
     "read_json",
     "read_tensors",
     "remove_orphans",
+    "size_and_sha256",
     "update_folder",
     "write_folder",
     "write_json",
@@ -64,9 +66,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
         WeightsCorruptError: the file is truncated, is no JSON, or holds something other than an object.
     """
     path = Path(path)
+    _check_no_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsCorruptError(path, f"it is no complete JSON ({error})") from error
     if not isinstance(value, dict):
         raise WeightsCorruptError(path, f"it holds a {type(value).__name__}, expected an object {{...}}")
@@ -82,18 +85,31 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             Git LFS pointer); a pickle is never opened.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        start = file.read(32)
-    if start.startswith(_LFS_POINTER):
-        raise WeightsCorruptError(path, "it is a Git LFS pointer, not the weights", "run `git lfs pull`")
-    if start.startswith(_PICKLE_STARTS):
-        raise WeightsCorruptError(
-            path, "it is a pickle or a zip archive, which is never opened", "ask for a safetensors file"
-        )
+    check_kind(path)
     try:
         return load_file(path, device="cpu")
     except SafetensorError as error:
         raise WeightsCorruptError(path, f"it is no complete safetensors file ({error})") from error
+
+
+def check_kind(path: str | Path) -> None:
+    """Refuse a weights file that is of another kind: empty, a Git LFS pointer, or a pickle, which is never opened.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsCorruptError: it is one of these.
+    """
+    path = Path(path)
+    _check_no_pointer(path)
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start:
+        raise WeightsCorruptError(path, "it is empty, and so no complete safetensors file")
+    # A header of 640 bytes has a length that begins like a pickle; what follows its eight bytes tells the two apart.
+    if start.startswith(_PICKLE_STARTS) and start[4:9] != b"\0\0\0\0{":
+        raise WeightsCorruptError(
+            path, "it is a pickle or a zip archive, which is never opened", "ask for a safetensors file"
+        )
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
@@ -120,21 +136,34 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     _flush(Path(path))
 
 
+def size_and_sha256(path: str | Path) -> dict[str, Any]:
+    """What a manifest keeps of a file: `{"bytes": ..., "sha256": ...}`."""
+    with Path(path).open("rb") as file:
+        return {"bytes": Path(path).stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def write_manifest(folder: str | Path, names: Iterable[str]) -> None:
     """Write `manifest.json` into a folder: size and sha256 of the files of these names, for `check_manifest`."""
     folder = Path(folder)
-    write_json(folder / MANIFEST_NAME, {name: _fingerprint(folder / name) for name in sorted(names)})
+    write_json(folder / MANIFEST_NAME, {name: size_and_sha256(folder / name) for name in sorted(names)})
 
 
-def check_manifest(folder: str | Path) -> None:
+def check_manifest(folder: str | Path, names: Iterable[str] | None = None) -> None:
     """Hold a folder's files to its `manifest.json`; files that are not listed are not looked at.
+
+    Args:
+        folder: holds the manifest.
+        names: look at these alone, where they are listed; None looks at all that are.
 
     Raises:
         FileNotFoundError: there is no manifest.
         WeightsCorruptError: the manifest can't be read, or a file is missing, of another size or other content.
     """
     folder = Path(folder)
+    wanted = None if names is None else set(names)
     for name, expected in read_json(folder / MANIFEST_NAME).items():
+        if wanted is not None and name not in wanted:
+            continue
         path = folder / name
         if not isinstance(expected, dict) or Path(name).name != name:
             raise WeightsCorruptError(folder / MANIFEST_NAME, f"its entry {name!r} is no file of this folder")
@@ -142,7 +171,7 @@ def check_manifest(folder: str | Path) -> None:
             raise WeightsCorruptError(path, f"it is missing, but {MANIFEST_NAME} lists it")
         if path.stat().st_size != expected.get("bytes"):
             raise WeightsCorruptError(path, f"it has {path.stat().st_size} bytes, expected {expected.get('bytes')}")
-        if _fingerprint(path) != expected:
+        if size_and_sha256(path) != expected:
             raise WeightsCorruptError(path, f"its sha256 is another than {MANIFEST_NAME} says")
 
 
@@ -184,10 +213,11 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def update_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
+def update_folder(folder: str | Path, write: Callable[[Path], None], owned: Iterable[str] = ()) -> None:
     """Replace some files of `folder`: `write(temporary)` makes them aside, then each one is moved over.
 
-    The other files of the folder stay. A failure in `write` (a full disk) leaves the old files as they were.
+    The other files of the folder stay, but for those that match a pattern in `owned` and were not made again. A failure
+    in `write` (a full disk) leaves the old files as they were.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -200,8 +230,12 @@ def update_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
             if not folder.exists():
                 temporary.rename(folder)
             else:
-                for path in sorted(temporary.iterdir(), reverse=True):
+                made = sorted(temporary.iterdir(), key=_in_order_of_moves)
+                for path in made:
                     path.replace(folder / path.name)
+                outdated = {path for pattern in owned for path in folder.glob(pattern)}
+                for path in outdated - {folder / path.name for path in made}:
+                    path.unlink(missing_ok=True)
         _flush(folder)
         _flush(folder.parent)
     finally:
@@ -222,9 +256,15 @@ def remove_orphans(folder: str | Path) -> list[str]:
     return names
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _check_no_pointer(path: Path) -> None:
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise WeightsCorruptError(path, "it is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+
+
+def _in_order_of_moves(path: Path) -> tuple[bool, bool, str]:
+    """The manifest first and tensors last: a kill between two moves leaves tensors that are not the manifest's."""
+    return path.name != MANIFEST_NAME, path.suffix == ".safetensors", path.name
 
 
 def _replace_folder(folder: Path, new: Path, retired: Path) -> None:

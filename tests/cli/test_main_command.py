@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import pcvideo
-from pcvideo import hub
 from pcvideo.cli._common import in_flags
 from pcvideo.cli.main import build_parser, main
 
@@ -65,28 +63,6 @@ def test_the_mends_of_python_are_told_as_flags() -> None:
     assert in_flags('on_error="skip" leaves out') == "--on-error skip leaves out"
     assert in_flags("use predict(..., nan='repair')") == "use --nan repair)"
     assert in_flags("batch_size=8 is more than") == "--batch 8 is more than"
-
-
-def test_models_lists_published_weights_with_figures_beside_copy_last(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(hub, "_shelves", lambda: [tmp_path])
-    assert main(["models"]) == 0
-    assert "no weights at hand" in capsys.readouterr().out
-    model = pcvideo.MSPN(in_channels=1, levels=1, channels=(2, 3), hidden_channels=2)
-    model.save_pretrained(tmp_path / "mspn-small")
-    figures = {"standard": {"metrics": {"mse": 91.25}, "copy_last": {"mse": 286.5}}}
-    card = {"task": "predicts dots", "metrics": figures}
-    (tmp_path / "mspn-small" / "card.json").write_text(json.dumps(card))
-    assert main(["models"]) == 0
-    row = capsys.readouterr().out.splitlines()[1]
-    count = sum(parameter.numel() for parameter in model.parameters())
-    for word in ("mspn-small", "predicts dots", f"{count:,}", "91.2", "286.5", str(tmp_path)):
-        assert word in row
-    assert main(["models", "--json"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)["models"]
-    assert (entry["name"], entry["parameters"]) == ("mspn-small", count)
-    assert entry["bytes"] == (tmp_path / "mspn-small" / "model.safetensors").stat().st_size
 
 
 def test_python_m_pcvideo_is_the_command_line() -> None:

@@ -246,7 +246,8 @@ class PredictorContract(StreamContract):
         # Loaded weights have their channels last, in which sums round otherwise; so bit for bit in that form alone.
         alike = channels_last(model)
         assert torch.equal(loaded(frames, 2), alike(frames, 2))
-        assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["config.json", "model.safetensors"]
+        names = sorted(path.name for path in (tmp_path / "weights").iterdir())
+        assert names == ["config.json", "manifest.json", "model.safetensors"]
         assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
     def test_its_config_survives_json_with_its_tuples(self) -> None:

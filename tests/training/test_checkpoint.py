@@ -171,7 +171,7 @@ def test_a_checkpoint_that_was_damaged_is_told_as_such(name: str, tmp_path: Path
 def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path: Path) -> None:
     tiny_trainer(tmp_path, steps=1).fit(Clips())
     names = sorted(path.name for path in newest_checkpoint(tmp_path).iterdir())
-    assert names == ["config.json", "model.safetensors", "training.json", "training.safetensors"]
+    assert names == ["config.json", "manifest.json", "model.safetensors", "training.json", "training.safetensors"]
     state, tensors = load_checkpoint(newest_checkpoint(tmp_path))
     assert state["step"] == 1
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())

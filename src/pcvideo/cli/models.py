@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pcvideo models`: which weights there are, where they lie, and how they score beside copy-last."""
+"""`pcvideo models`: the models that have a name: what they cost, where their weights are, how they score."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from pcvideo.cli._common import add_command, print_json
 
 __all__ = ["add_parser", "run"]
 
-_DESCRIPTION = """List the weights at hand: those built into the package, and those of a source checkout.
+_DESCRIPTION = """List the models that have a name: those with weights, with --all the papers' networks too.
 
-The figure is the first protocol's MSE (sum over a frame) on the data that the weights' card names, beside copy-last's;
-figures on other data don't compare."""
+GMAC are billions of multiplications for a step on one frame of the size that the model learned at. The figure is the
+first protocol's MSE (sum over a frame) on the data that the weights' card names, beside copy-last's; figures on other
+data don't compare."""
 
 _EPILOG = """examples:
   pcvideo models
-  pcvideo models --json
+  pcvideo models --all --json
 """
 
-_COLUMNS = ("name", "task", "parameters", "size", "mse", "copy-last", "folder")
+_COLUMNS = ("name", "task", "parameters", "size", "frame", "GMAC", "mse", "copy-last", "weights")
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    summary = "list the weights at hand"
+    summary = "list the models that have a name"
     parser = add_command(commands, "models", run, summary=summary, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--all", action="store_true", help="networks without weights too, for pcvideo.create_model")
     parser.add_argument("--json", action="store_true", help="print a JSON object on standard output")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the list."""
-    entries = [_describe(model) for model in hub.list_models()]
+    entries = [_describe(model) for model in hub.list_models(fresh=arguments.all)]
     if arguments.json:
         print_json({"models": entries})
         return
@@ -54,7 +56,12 @@ def _describe(model: hub.PublishedModel) -> dict[str, Any]:
         "architecture": model.model,
         "parameters": model.parameters,
         "bytes": model.size,
-        "folder": str(model.folder),
+        "frame": None if model.frame is None else list(model.frame),
+        "gmac": model.gmac,
+        "weights": model.where,
+        "folder": None if model.folder is None else str(model.folder),
+        "repository": model.repository,
+        "revision": model.revision,
         "config": model.config,
         **model.facts,
     }
@@ -62,8 +69,11 @@ def _describe(model: hub.PublishedModel) -> dict[str, Any]:
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     mse, copy_last = _figures(entry.get("metrics"))
-    size = f"{entry['bytes'] / 2**20:.1f} MiB"
-    return (entry["name"], entry["task"], f"{entry['parameters']:,}", size, mse, copy_last, entry["folder"])
+    size = f"{entry['bytes'] / 2**20:.1f} MiB" if entry["bytes"] else "-"
+    frame = "x".join(map(str, entry["frame"])) if entry["frame"] else "-"
+    gmac = "-" if entry["gmac"] is None else f"{entry['gmac']:.2f}"
+    count = f"{entry['parameters']:,}"
+    return (entry["name"], entry["task"], count, size, frame, gmac, mse, copy_last, entry["weights"])
 
 
 def _figures(metrics: Any) -> tuple[str, str]:

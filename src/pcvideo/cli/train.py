@@ -196,7 +196,7 @@ def _model_config(text: str | None, names: list[str]) -> dict[str, Any]:
         content = json.loads(text) if text.lstrip().startswith("{") else read_config_file(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"--model-config is no complete JSON ({error})") from error
-    if set(content) == {"format", "model", "config"}:
+    if {"format", "model", "config"} <= set(content):
         content = content["config"]
     check_keys("--model-config", content, names)
     return dict(content)

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from pcvideo import _files
 from pcvideo._checks import check_choice
 from pcvideo._memory_format import channels_last
+from pcvideo._weights import CONFIG_NAME, OWNED, write_weights
 from pcvideo.convert._system import Shapes, System, fit, unfit
 from pcvideo.convert.checkpoints import read_checkpoint
 from pcvideo.convert.discriminator import DISCRIMINATOR_SYSTEM
 from pcvideo.convert.mspn import MSPN_SYSTEM
 from pcvideo.convert.ppnv2 import PPNV2_SYSTEM
 from pcvideo.models import Predictor
-from pcvideo.models._base import CONFIG_NAME, FORMAT, WEIGHTS_NAME
+from pcvideo.models._pretrained import SHARD_SIZE, config_file
 
 __all__ = ["SYSTEMS", "Original", "load_original", "read_original", "save_original", "to_original"]
 
@@ -106,7 +107,7 @@ def load_original(
 
 
 def save_original(original: Original, folder: str | Path) -> None:
-    """Write the model into a folder: `config.json` and `model.safetensors`, in the dtype of the checkpoint.
+    """Write the model into a weights folder, in the dtype of the checkpoint.
 
     `from_pretrained` loads a predictor from it. A discriminator's folder is the same; its arguments and tensors are
     those of `FrameDiscriminator`.
@@ -120,11 +121,10 @@ def save_original(original: Original, folder: str | Path) -> None:
         return
 
     def write(temporary: Path) -> None:
-        config = {"format": FORMAT, "model": type(model).__name__, "config": original.config}
-        _files.write_json(temporary / CONFIG_NAME, config)
-        _files.write_tensors(temporary / WEIGHTS_NAME, model.state_dict())
+        write_weights(temporary, model.state_dict(), None, SHARD_SIZE)
+        _files.write_json(temporary / CONFIG_NAME, config_file(type(model).__name__, original.config))
 
-    _files.update_folder(folder, write)
+    _files.update_folder(folder, write, OWNED)
 
 
 def to_original(model: Predictor) -> dict[str, Tensor]:

@@ -1,35 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every predictor has: the contract, one-call prediction, a live stream, saving and loading."""
+"""What every predictor has: the contract, one-call prediction, a live stream; `_pretrained` adds saving and loading."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pcvideo import _files
-from pcvideo._checks import check_bool, check_clip, check_int, check_keys, check_values, describe
-from pcvideo._memory_format import channels_last
+from pcvideo._checks import check_bool, check_clip, check_int, check_values
+from pcvideo.models._pretrained import Pretrained
 from pcvideo.rollout import unroll
 
 if TYPE_CHECKING:
     from pcvideo.models._stream import Stream
 
-__all__ = ["CONFIG_NAME", "FORMAT", "WEIGHTS_NAME", "Predictor", "read_config"]
-
-FORMAT = 1
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
+__all__ = ["Predictor"]
 
 
-class Predictor(nn.Module):
+class Predictor(Pretrained):
     """A network that predicts the next frame from the frames so far; subclass it and give `init_state` and `step`.
 
     A subclass that keeps every constructor argument as an attribute of the same name (as `MSPN` does) has a `config`,
@@ -221,144 +213,3 @@ class Predictor(nn.Module):
         from pcvideo.models._stream import Stream  # noqa: PLC0415
 
         return Stream(self)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON holds them.
-
-        Raises:
-            TypeError: the model was put together from modules, or does not keep an argument as an attribute.
-        """
-        return {name: self._config_value(name) for name in _arguments(type(self))}
-
-    def _config_value(self, name: str) -> Any:
-        kind = type(self).__name__
-        if not hasattr(self, name):
-            raise TypeError(f"{kind} does not keep its argument {name!r} as an attribute, so it has no config")
-        value = getattr(self, name)
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{kind} has no config, because its argument {name!r} is {describe(value)}, which JSON can't hold; "
-                f"subclass it with a constructor that takes numbers and builds the parts from them"
-            ) from error
-        return value
-
-    def save_pretrained(self, folder: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
-        """Write `config.json` and `model.safetensors` into a folder, which is made where there is none.
-
-        Both are written aside and then moved over: a full disk or a kill leaves the old ones as they were.
-
-        Args:
-            folder: where to; other files in it stay.
-            metadata: strings to put into the weights file's header.
-
-        Raises:
-            TypeError: the model has no config.
-            OSError: the folder can't be written.
-        """
-        config = {"format": FORMAT, "model": type(self).__name__, "config": self.config}
-
-        def write(temporary: Path) -> None:
-            _files.write_json(temporary / CONFIG_NAME, config)
-            _files.write_tensors(temporary / WEIGHTS_NAME, self.state_dict(), metadata)
-
-        _files.update_folder(folder, write)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """A model with fresh weights from a config, as `config` gives it.
-
-        Raises:
-            ValueError, TypeError: a key is unknown (the message has the nearest one), missing, or out of its range.
-        """
-        known = _arguments(cls)
-        check_keys(f"the config of {cls.__name__}", config, list(known))
-        missing = [name for name, has_default in known.items() if not has_default and name not in config]
-        if missing:
-            raise ValueError(f"the config of {cls.__name__} lacks {', '.join(missing)}")
-        return cls(**{name: _tuples(value) for name, value in config.items()})
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        strict: bool = True,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ) -> Self:
-        """A model from a folder that `save_pretrained` wrote, in evaluation mode.
-
-        Args:
-            folder: holds `config.json` and `model.safetensors`.
-            strict: refuse missing and unexpected tensors; False keeps the fresh ones for the missing, and leaves the
-                names in the model's `missing_tensors` and `unexpected_tensors`.
-            dtype: of the weights; published ones are stored in 16 bit and computed in float32.
-            device: of the weights.
-
-        Raises:
-            FileNotFoundError: the folder lacks one of the files.
-            WeightsCorruptError: one of them can't be read.
-            ValueError: the config or the tensors don't fit this class; the message names keys, tensors and shapes.
-        """
-        folder = Path(folder)
-        kind, config = read_config(folder)
-        if kind != cls.__name__:
-            raise ValueError(f"{folder} holds a {kind}, not a {cls.__name__}; load it with that class")
-        model = cls.from_config(config).to(dtype)
-        model._load(_files.read_tensors(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME), strict=strict)
-        return channels_last(model.to(device)).eval()
-
-    def _load(self, tensors: Mapping[str, Tensor], source: str, *, strict: bool) -> None:
-        own = self.state_dict()
-        wrong = [
-            f"{name}: the file has {tuple(tensors[name].shape)}, the model {tuple(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ]
-        # Between floats the weights are cast; whole numbers in their place would be another network.
-        kinds = [
-            f"{name}: the file has {tensors[name].dtype}, the model {tensor.dtype}"
-            for name, tensor in own.items()
-            if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
-        ]
-        self.missing_tensors = sorted(own.keys() - tensors.keys())
-        self.unexpected_tensors = sorted(tensors.keys() - own.keys())
-        faults = [f"wrong shapes: {'; '.join(wrong)}"] if wrong else []
-        faults += [f"wrong dtypes: {'; '.join(kinds)}"] if kinds else []
-        if strict:
-            faults += [f"missing: {', '.join(self.missing_tensors)}"] if self.missing_tensors else []
-            faults += [f"unexpected: {', '.join(self.unexpected_tensors)}"] if self.unexpected_tensors else []
-        if faults:
-            raise ValueError(f"{source} does not fit {type(self).__name__}: {'. '.join(faults)}")
-        self.load_state_dict(dict(tensors), strict=False)
-
-
-def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
-    """The model's class name and constructor arguments from a folder's `config.json`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        WeightsCorruptError: it can't be read.
-        ValueError: it has unknown keys, or was written by a newer format.
-    """
-    path = Path(folder) / CONFIG_NAME
-    content = _files.read_json(path)
-    check_keys(str(path), content, ["format", "model", "config"])
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; upgrade pcvideo")
-    if not isinstance(content.get("model"), str) or not isinstance(content.get("config"), dict):
-        raise ValueError(f"{path} must give 'model' as a name and 'config' as an object")
-    return content["model"], content["config"]
-
-
-def _arguments(kind: type) -> dict[str, bool]:
-    """The constructor's arguments in order; True where one has a default."""
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
-    return {parameter.name: parameter.default is not parameter.empty for parameter in parameters}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which class a config's model name stands for; explicit, so that nothing depends on what was imported before."""
+"""Which class a config's model name stands for, and the networks that papers published, by name.
+
+Explicit, so that nothing depends on what was imported before.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from pcvideo._checks import did_you_mean
 from pcvideo.models._base import Predictor
@@ -10,13 +16,59 @@ from pcvideo.models.conv_lstm import ConvLSTMPredictor
 from pcvideo.models.mspn import MSPN
 from pcvideo.models.ppnv2 import PPNV2
 
-__all__ = ["ARCHITECTURES", "architecture"]
+__all__ = ["ARCHITECTURES", "CONFIGURATIONS", "Configuration", "architecture"]
 
 ARCHITECTURES: dict[str, type[Predictor]] = {
     "MSPN": MSPN,
     "PPNV2": PPNV2,
     "ConvLSTMPredictor": ConvLSTMPredictor,
     "AEncGAN3D": AEncGAN3D,
+}
+
+
+class Configuration(NamedTuple):
+    """A named network, without weights.
+
+    Attributes:
+        model: name of the class.
+        arguments: the constructor's.
+        size: of the frames (height, width) that the paper trained it on.
+        task: what it is, in a few words.
+    """
+
+    model: str
+    arguments: Mapping[str, Any]
+    size: tuple[int, ...]
+    task: str
+
+
+_MSPN = {"in_channels": 3, "levels": 4, "channels": (64, 128, 256, 512, 1024), "hidden_channels": 64}
+_MSPN_DIGITS = {"in_channels": 1, "levels": 3, "channels": (64, 128, 256, 512), "hidden_channels": 32}
+_PPNV2 = {"channels": (3, 64, 128, 256, 512, 512)}
+
+# MSPN: arXiv 2212.11642, section IV, and its code; PPNV2: arXiv 2301.05421 and its code.
+CONFIGURATIONS: dict[str, Configuration] = {
+    "mspn-kth": Configuration("MSPN", _MSPN, (96, 128), "the published network for KTH"),
+    "mspn-human36m": Configuration("MSPN", _MSPN, (128, 128), "the published network for Human3.6M"),
+    "mspn-caltech": Configuration("MSPN", _MSPN, (128, 160), "the published network for Caltech Pedestrian"),
+    "mspn-kitti": Configuration("MSPN", _MSPN, (128, 256), "the published network for KITTI"),
+    "mspn-moving-mnist-published": Configuration(
+        "MSPN", _MSPN_DIGITS, (64, 64), "the published network for Moving MNIST"
+    ),
+    "mspn-moving-mnist-unshared": Configuration(
+        "MSPN", {**_MSPN_DIGITS, "latent_sharing": False}, (64, 64), "the paper's ablation without latent sharing"
+    ),
+    "mspn-moving-mnist-encoder-lstm-decoder": Configuration(
+        "MSPN", {**_MSPN_DIGITS, "cell": "encoder_lstm_decoder"}, (64, 64), "the paper's ablation of the cell"
+    ),
+    "ppnv2-caltech": Configuration("PPNV2", _PPNV2, (128, 160), "the network for Caltech Pedestrian, corrected"),
+    "ppnv2-kth": Configuration("PPNV2", _PPNV2, (128, 160), "the network for KTH, corrected"),
+    "ppnv2-caltech-published": Configuration(
+        "PPNV2", {**_PPNV2, "legacy": True}, (128, 160), "the published network for Caltech Pedestrian"
+    ),
+    "ppnv2-kth-published": Configuration(
+        "PPNV2", {**_PPNV2, "legacy": True}, (128, 160), "the published network for KTH"
+    ),
 }
 
 
