@@ -21,6 +21,7 @@ __all__ = [
     "check_int",
     "check_keys",
     "check_number",
+    "check_sides",
     "check_size",
     "check_values",
     "describe",
@@ -96,11 +97,13 @@ def check_keys(what: str, keys: Iterable[str], known: Sequence[str]) -> None:
             )
 
 
-def check_size(name: str, *sides: int, multiple: int) -> None:
-    """Refuse a frame of (height, width), or a volume of (depth, height, width), that `multiple` does not divide.
+def check_size(name: str, height: int, width: int, multiple: int) -> None:
+    """Refuse a frame size that `multiple` does not divide, and say the nearest one that fits."""
+    check_sides(name, (height, width), multiple)
 
-    The message says the nearest size that fits.
-    """
+
+def check_sides(name: str, sides: Sequence[int], multiple: int) -> None:
+    """Refuse (height, width), or (depth, height, width), that `multiple` does not divide; say the nearest that fits."""
     if any(side < 1 or side % multiple for side in sides):
         fit = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in sides)
         words = "a height and a width" if len(sides) == 2 else "a depth, a height and a width"
@@ -123,7 +126,7 @@ def check_clip(name: str, frames: Any, *, channels: int, multiple: int = 1, spat
     if frames.shape[0] == 0 or frames.shape[1] == 0:
         raise ValueError(f"{name} must hold at least one clip and one frame, got {describe(frames)}")
     check_channels(name, frames.shape[2], channels)
-    check_size(name, *frames.shape[3:], multiple=multiple)
+    check_sides(name, frames.shape[3:], multiple)
 
 
 def check_frame(name: str, frame: Any, *, channels: int, multiple: int = 1, spatial_dims: int = 2) -> None:
@@ -138,7 +141,7 @@ def check_frame(name: str, frame: Any, *, channels: int, multiple: int = 1, spat
     if frame.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got {describe(frame)}")
     check_channels(name, frame.shape[1], channels)
-    check_size(name, *frame.shape[2:], multiple=multiple)
+    check_sides(name, frame.shape[2:], multiple)
 
 
 def check_channels(name: str, got: int, expected: int) -> None:
