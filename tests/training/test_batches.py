@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from training_helpers import BatchClips, Clips, tiny_model
 
-from pcvideo.training.batches import check_clips, epoch_batches, train_batches
+from pcvideo.data.clips import Window
+from pcvideo.training.batches import check_clips, epoch_batches, load_batches, train_batches
+from pcvideo.training.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -91,3 +97,48 @@ class Unlike(Clips):
 def test_a_data_set_that_does_not_fit_is_told_what_is_wrong(clips: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         check_clips("train_clips", clips, length=4, model=tiny_model(), minimum=3)
+
+
+class Troubled(Clips):
+    """Clip 4 takes its worker's life, or all of its time."""
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__()
+        self.trouble = trouble
+        self.windows = [Window(Path(f"video-{index}.mp4"), 0, 4) for index in range(10)]
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 4 and self.trouble == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 4:
+            time.sleep(60)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("trouble", "what"), [("dies", "died"), ("hangs", r"gave nothing in time \(data_timeout\)")])
+def test_a_worker_that_dies_or_hangs_is_told_in_time_with_its_files(trouble: str, what: str) -> None:
+    batches = load_batches(Troubled(trouble), [[0, 1], [4, 5]], device=CPU, num_workers=1, timeout=3.0)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match=what + r".* at one of the clips .*4 \(video-4\.mp4\), 5 \(video-5\.mp4\)\."):
+        list(batches)
+    assert time.monotonic() - started < 30
+
+
+def test_an_error_in_a_clip_comes_as_it_is() -> None:
+    class Broken(Clips):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            raise RuntimeError("frame 3 can't be decoded")
+
+    for workers in (0, 1):
+        with pytest.raises(RuntimeError, match="frame 3 can't be decoded"):
+            list(load_batches(Broken(), [[0]], device=CPU, num_workers=workers, timeout=10.0))
+
+
+def test_ranks_are_given_shares_that_make_up_the_batch_of_one_process() -> None:
+    alone = list(islice(train_batches(Clips(), 5, seed=1, step=3, device=CPU), 4))
+    shares = [
+        list(islice(train_batches(Clips(), 5, seed=1, step=3, device=CPU, ranks=Ranks(n, 3)), 4)) for n in range(3)
+    ]
+    for (indices, batch), *parts in zip(alone, *shares, strict=True):
+        assert all(part[0] == indices for part in parts)
+        assert torch.equal(torch.cat([part[1] for part in parts]), batch)

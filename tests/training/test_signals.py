@@ -207,3 +207,37 @@ def test_a_data_set_that_swallows_exceptions_does_not_swallow_the_stop(tmp_path:
     with pytest.raises(TrainingStopped):
         tiny_trainer(tmp_path, self_feeding()).fit(Careless())
     assert newest_checkpoint(tmp_path).name == "step-00000003"
+
+
+def hang_in_a_step(folder: Path) -> None:
+    class Hanging(SelfFeeding):
+        def forward(self, batch: Any) -> Any:
+            (folder / "told").touch()
+            for _ in range(600):
+                time.sleep(0.1)
+            return super().forward(batch)
+
+    tiny_trainer(folder / "run", Hanging(context=2, horizon=2), grace=1.0).fit(Clips())
+
+
+@needs_fork
+def test_a_process_that_hangs_after_a_signal_ends_when_the_grace_time_is_over(tmp_path: Path) -> None:
+    process = start_fork(hang_in_a_step, tmp_path)
+    wait_for(tmp_path / "told")
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(40)
+    assert process.exitcode == 143
+    assert time.monotonic() - started < 20
+
+
+def test_a_signal_that_is_answered_in_time_leaves_the_process_alone(tmp_path: Path) -> None:
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with pytest.raises(TrainingStopped):
+        tiny_trainer(tmp_path, SignalAt(1), grace=0.3).fit(Clips())
+    # Were the watch still there, it would end the tests.
+    time.sleep(0.6)
+    after = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(after)
+    assert after == before

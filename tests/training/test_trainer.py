@@ -259,7 +259,7 @@ def test_data_that_do_not_fit_are_told_before_a_folder_is_made(
         ({"batch_size": 0}, "batch_size must be"),
         ({"optimizer": "adamv"}, "did you mean 'adam"),
         ({"schedule": "cosinus"}, "did you mean 'cosine'"),
-        ({"precision": "float16"}, "precision must be one of"),
+        ({"precision": "float8"}, "precision must be one of"),
         ({"ema": 1.0}, "ema must be"),
         ({"lr": float("nan")}, "lr must be"),
         ({"clip_norm": 0}, "clip_norm must be"),

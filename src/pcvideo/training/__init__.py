@@ -2,6 +2,8 @@
 """Training: a plain loop that owns devices, steps, checkpoints and logs, and strategies that own model and loss."""
 
 from pcvideo.training.checkpoint import newest_checkpoint
+from pcvideo.training.memory import largest_batch
+from pcvideo.training.ranks import RankLostError
 from pcvideo.training.schedules import Exponential, InverseSigmoid, Linear, learning_rate_factor
 from pcvideo.training.signals import TrainingStopped
 from pcvideo.training.strategies import (
@@ -30,6 +32,7 @@ __all__ = [
     "InPhases",
     "InverseSigmoid",
     "Linear",
+    "RankLostError",
     "SelfFeeding",
     "SequenceStrategy",
     "Strategy",
@@ -38,6 +41,7 @@ __all__ = [
     "TrainingStopped",
     "Turns",
     "Validation",
+    "largest_batch",
     "learning_rate_factor",
     "newest_checkpoint",
 ]

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which clips make up which step: a function of seed and step alone, so that a run resumes in mid-epoch."""
+"""Which clips make up which step, and which rank takes them: a function of seed and step alone.
+
+So a run resumes in mid-epoch, and every clip of a batch is taken once, however many ranks share it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pcvideo._checks import check_clip, describe
+from pcvideo.training.ranks import Ranks, split_evenly
+
+# What a DataLoader says of a worker that is gone.
+_WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by)", re.DOTALL)
 
 __all__ = ["check_clips", "epoch_batches", "load_batches", "train_batches"]
 
@@ -64,29 +74,53 @@ def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list
 
 
 def train_batches(
-    clips: Any, batch_size: int, *, seed: int, step: int, device: torch.device, num_workers: int = 0
+    clips: Any,
+    batch_size: int,
+    *,
+    seed: int,
+    step: int,
+    device: torch.device,
+    num_workers: int = 0,
+    timeout: float = 0.0,
+    ranks: Ranks | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """The indices and the clips (B, T, C, H, W) of every batch from `step` on, without an end, on the device.
 
-    `clips.set_epoch(epoch)` is called where there is one. There must be at least `batch_size` clips.
+    `clips.set_epoch(epoch)` is called where there is one. There must be at least `batch_size` clips. Of many ranks each
+    is given the indices of the whole batch, and of the clips its own share; shares differ by one clip at most.
     """
+    ranks = ranks or Ranks()
     epoch, skip = divmod(step, len(clips) // batch_size)
     while True:
         indices = epoch_batches(len(clips), batch_size, seed=seed, epoch=epoch)[skip:]
+        shares = [split_evenly(batch, ranks.count)[ranks.number] for batch in indices]
         if hasattr(clips, "set_epoch"):
             clips.set_epoch(epoch)
-        yield from load_batches(clips, indices, device=device, num_workers=num_workers, seed=seed + step + epoch)
+        loaded = load_batches(
+            clips, shares, device=device, num_workers=num_workers, seed=seed + step + epoch, timeout=timeout
+        )
+        yield from ((batch, share) for batch, (_, share) in zip(indices, loaded, strict=True))
         epoch, skip = epoch + 1, 0
 
 
 def load_batches(
-    clips: Any, indices: list[list[int]], *, device: torch.device, num_workers: int = 0, seed: int = 0
+    clips: Any,
+    indices: list[list[int]],
+    *,
+    device: torch.device,
+    num_workers: int = 0,
+    seed: int = 0,
+    timeout: float = 0.0,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """The given indices, each with its batch on the device.
 
     A data set with `batch(indices, device)` makes whole batches itself, where they are needed; any other goes through
     PyTorch's DataLoader. `seed` is that of the workers' own random numbers; clips that shall not depend on the number
     of workers draw theirs from (seed, epoch, index), as those of `pcvideo.data` do.
+
+    Raises:
+        RuntimeError: a worker process died, or gave nothing for `timeout` seconds (0 waits for ever); the message
+            names the clips that were being loaded.
     """
     if hasattr(clips, "batch"):
         for batch in indices:
@@ -96,16 +130,46 @@ def load_batches(
         clips,
         batch_sampler=indices,
         num_workers=num_workers,
-        worker_init_fn=_leave_process_group,
+        worker_init_fn=_settle_worker,
         pin_memory=device.type == "cuda",
+        timeout=timeout if num_workers else 0,
         # Its own, or each new loader would draw from the generator that the model's randomness comes from.
         generator=torch.Generator().manual_seed(seed % 2**63),
     )
-    for batch, loaded in zip(indices, loader, strict=True):
-        yield batch, loaded.to(device, non_blocking=True)
+    loaded = iter(loader)
+    # What workers are at while the batch at a place is waited for: each is handed two batches ahead.
+    ahead = max(1, 2 * num_workers)
+    for place, batch in enumerate(indices):
+        under_way = [index for each in indices[place : place + ahead] for index in each]
+        yield batch, _next_of(loaded, clips, under_way).to(device, non_blocking=True)
 
 
-def _leave_process_group(worker: int) -> None:
+def _next_of(loaded: Iterator[Tensor], clips: Any, under_way: list[int]) -> Tensor:
+    try:
+        return next(loaded)
+    except RuntimeError as error:
+        died, late = _WORKER_DIED.search(str(error)), "DataLoader timed out" in str(error)
+        if not died and not late:
+            raise
+        what = "died" if died else "gave nothing in time (data_timeout)"
+        raise RuntimeError(
+            f"a worker process that loads clips {what}: {error}. It was at one of {_named(clips, under_way)}. A worker "
+            f"dies of a broken file's decoder or of too little memory (turn num_workers down), and hangs on a file "
+            f"server; num_workers=0 shows which clip it is"
+        ) from error
+
+
+def _named(clips: Any, indices: list[int]) -> str:
+    windows = getattr(clips, "windows", None)
+    if windows is None:
+        return f"the clips {indices}"
+    return "the clips " + ", ".join(f"{index} ({getattr(windows[index], 'path', '?')})" for index in indices)
+
+
+def _settle_worker(worker: int) -> None:
     """Keep signals to the whole group (Ctrl-C in a terminal) from workers: their death would disturb the last save."""
     if os.name == "posix":
         os.setpgrp()
+    if threading.current_thread() is threading.main_thread():
+        # And what is sent to a worker from the process that waits for it: it has a copy of that one's ears.
+        signal.set_wakeup_fd(-1)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pcvideo.metrics import Metric, PerStep, copy_last, get_protocol, jaccard_distance, voxel_error
+from pcvideo.training.ranks import Ranks
 
-__all__ = ["Scores", "Validation", "score_forecasts"]
+__all__ = ["Scores", "Validation", "split_validation"]
 
 # LPIPS is left out: it takes longer than the forecast.
 _METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
@@ -44,42 +45,46 @@ class Validation:
     truth: Tensor
 
 
-@dataclass(frozen=True)
 class Scores:
-    """The metrics over all batches, and the first batch's frames (context, prediction, truth)."""
-
-    metrics: dict[str, float]
-    shown: tuple[Tensor, Tensor, Tensor]
-
-
-@torch.no_grad()
-def score_forecasts(
-    batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]], *, context: int
-) -> Scores:
-    """Forecast every batch (B, T, C, H, W), of which there is at least one.
+    """The metrics of forecasts, summed up batch by batch, beside those of copying the last frame.
 
     Of volumes (B, T, C, D, H, W) the metrics are `mse`, `mse_mean` and `jaccard`.
 
     Args:
-        batches: of clips.
-        forecast: gives the forecast of a batch and the true frames, both (B, horizon, C, H, W).
         context: frames before the forecast.
+        volumes: the frames are volumes.
+
+    Attributes:
+        shown: the first batch's frames: context, prediction, truth.
     """
-    standard = get_protocol("standard").metrics
-    scores: tuple[PerStep, PerStep] | None = None
-    shown: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        if scores is None:
-            metrics = _OF_VOLUMES if batch.ndim == 6 else {name: standard[name] for name in _METRICS}
-            scores = PerStep(metrics), PerStep(metrics)
-        model_scores, copy_scores = scores
-        prediction, truth = forecast(batch)
-        prediction, seen = prediction.float(), batch[:, :context]
-        model_scores.update(prediction, truth)
-        copy_scores.update(copy_last(seen, truth.shape[1]), truth)
-        shown = shown or [(seen, prediction, truth)]
-    baseline = {f"copy_last/{name}": value for name, value in _means(copy_scores).items()}
-    return Scores(_means(model_scores) | baseline, shown[0])
+
+    def __init__(self, *, context: int, volumes: bool = False) -> None:
+        standard = get_protocol("standard").metrics
+        metrics = _OF_VOLUMES if volumes else {name: standard[name] for name in _METRICS}
+        self._model, self._copy = PerStep(metrics), PerStep(metrics)
+        self._context = context
+        self.shown: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def add(self, batches: Iterable[Tensor], forecast: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        """Forecast batches (B, T, C, H, W); `forecast` gives forecast and truth, both (B, horizon, C, H, W)."""
+        for batch in batches:
+            prediction, truth = forecast(batch)
+            prediction, seen = prediction.float(), batch[:, : self._context]
+            self._model.update(prediction, truth)
+            self._copy.update(copy_last(seen, truth.shape[1]), truth)
+            self.shown = self.shown or (seen, prediction, truth)
+
+    def metrics(self) -> dict[str, float]:
+        """The means over the batches of all ranks, each of which has to call it, once."""
+        baseline = {f"copy_last/{name}": value for name, value in _means(self._copy.all_reduce()).items()}
+        return _means(self._model.all_reduce()) | baseline
+
+
+def split_validation(count: int, size: int, ranks: Ranks) -> list[list[int]]:
+    """The batches, of `size` clips at most, in which this rank goes through its share of the first `count` clips."""
+    batches = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+    return batches[ranks.number :: ranks.count]
 
 
 def _means(scores: PerStep) -> dict[str, float]:
