@@ -28,7 +28,8 @@ class StreamContract:
     channels = 3
     multiple = 8
     """What divides height and width, told apart from the model's own attribute."""
-    size = (16, 24)
+    size: tuple[int, ...] = (16, 24)
+    """Of a frame; with a depth in front where frames are volumes."""
     backend: str | None = "aot_eager"
     """What `torch.compile` hands its graphs to; for variants "eager" takes half the time, None leaves it out."""
     enough = 4
@@ -46,8 +47,9 @@ class StreamContract:
 
     def frames(self, batch: int = 2, length: int = 3, *, size: tuple[int, int] | None = None, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        height, width = size or self.size
-        return torch.rand(batch, length, self.channels, height, width, generator=generator, dtype=torch.float64)
+        # A size without a depth has that of the others.
+        space = self.size if size is None else (*self.size[:-2], *size)
+        return torch.rand(batch, length, self.channels, *space, generator=generator, dtype=torch.float64)
 
     def test_a_stream_gives_what_forward_gives_and_a_forecast_does_not_move_it(self) -> None:
         model, frames = self.model(), self.frames()
@@ -117,11 +119,11 @@ class StreamContract:
         refused: list[tuple[Any, type[Exception], str]] = [
             (broken, ValueError, "NaN"),
             (frames[:, 1] * 255, ValueError, "ranges over"),
-            (frames[:, 1, :, :8], ValueError, "reset"),
+            (frames[:, 1, ..., :4], ValueError, "reset"),
             (frames[:1, 1], ValueError, "reset"),
             (frames[:0, 1], ValueError, "at least one"),
             (frames[:, 1, :0], ValueError, "channels|at least one"),
-            (frames, TypeError, r"\(B, C, H, W\)"),
+            (frames, TypeError, r"\(B, C, (D, )?H, W\)"),
             (frames[:, 1].long(), TypeError, "uint8"),
             (frames[:, 1].numpy(), TypeError, "tensor"),
         ]

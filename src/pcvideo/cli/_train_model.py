@@ -21,7 +21,7 @@ from pcvideo.cli._train_settings import MODEL_SETTINGS
 from pcvideo.models import PPNV2, Predictor, adapt
 from pcvideo.models._catalog import ARCHITECTURES, architecture
 
-__all__ = ["size_learnt_at", "trained_model", "with_published_loss"]
+__all__ = ["read_model_config", "size_learnt_at", "trained_model", "with_published_loss"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def trained_model(settings: Mapping[str, Any], *, tell: bool = True) -> tuple[Pr
     kind = architecture(name)
     own = list(inspect.signature(kind).parameters)
     check_keys(f"--model {name}", given, own)
-    given = _model_config(settings["model_config"], own) | _in_own_form(kind, given)
+    given = read_model_config(settings["model_config"], own) | _in_own_form(kind, given)
     colours = 1 if settings["data"] == GENERATED else 3
     defaults = dict(_PUBLISHED[kind.__name__])
     if "in_channels" in own:
@@ -97,7 +97,7 @@ def _from_weights(settings: Mapping[str, Any], given: Mapping[str, Any], *, tell
     model = load_model(name, torch.device("cpu"))
     own = list(model.config)
     check_keys(f"--init {name}, a {type(model).__name__},", given, own)
-    wanted = _model_config(settings["model_config"], own) | _in_own_form(type(model), given)
+    wanted = read_model_config(settings["model_config"], own) | _in_own_form(type(model), given)
     before = model.config
     changes = {name: value for name, value in wanted.items() if _plain(value) != _plain(before[name])}
     if not changes:
@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _model_config(text: str | None, names: list[str]) -> dict[str, Any]:
+def read_model_config(text: str | None, names: list[str]) -> dict[str, Any]:
     """The object in a JSON file, or in the text itself; a weights folder's `config.json` is taken too."""
     if text is None:
         return {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pcvideo.cli._settings import Setting, constructor_settings
+from pcvideo.data import VOXEL_FORMATS
 from pcvideo.models import MSPN, PPNV2
 from pcvideo.training.engine import ENGINES
 from pcvideo.training.schedules import SCHEDULES
@@ -126,6 +127,8 @@ SETTINGS = (
     Setting(
         "data", "text", "moving-mnist", "a folder of videos or of frames, an array file, or moving-mnist", group=_DATA
     ),
+    Setting("dataset", "text", "clips", "voxel4d: scenes of voxels in --data", ("clips", "voxel4d"), group=_DATA),
+    Setting("format", "text", "80/4", "voxel4d: frames of a scene / step", tuple(VOXEL_FORMATS), group=_DATA),
     Setting("include", "texts", (), "train only on videos of these names", group=_DATA),
     Setting("exclude", "texts", (), "don't train on videos of these names", group=_DATA),
     Setting(

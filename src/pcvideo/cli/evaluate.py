@@ -10,6 +10,7 @@ from typing import Any
 
 from pcvideo._checks import check_int
 from pcvideo._files import write_json
+from pcvideo.cli import _voxels
 from pcvideo.cli._clips import batches, generated_clips, own_clips, spread
 from pcvideo.cli._common import (
     add_command,
@@ -34,12 +35,15 @@ _DESCRIPTION = """Score a model on many clips, beside copying the last frame and
 MNIST's IDX files that --data names (the t10k file for --split test), else from the cache, else from procedural digits.
 --data may also be the standard mnist_test_seq.npy.
 --dataset videos cuts windows of CONTEXT + HORIZON frames out of the folder of videos, the folder of frames or the array
-file that --data names; windows share no frame unless --stride says so."""
+file that --data names; windows share no frame unless --stride says so.
+--dataset voxel4d scores a model of volumes on the scenes in the packed .npz or TFRecord file, or the folder of these,
+that --data names (without it, on generated ones), as ConvLSTM3D was published: --format 80/4 is every fourth frame."""
 
 _EPILOG = """examples:
   pcvideo evaluate --model mspn-moving-mnist --dataset moving-mnist --data mnist/ --clips 1000 --seed 0 --json out.json
   pcvideo evaluate --model runs/pcvideo/best --data videos/ --include walk want --size 128 160 --json
   pcvideo evaluate --model mspn-natural --data videos/ --size 128 160 --protocol standard
+  pcvideo evaluate --model convlstm-voxels --dataset voxel4d --data test_400_packed.npz --format 80/4
 """
 
 
@@ -49,8 +53,11 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "evaluate", run, summary=summary, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--model", required=True, help="name (see pcvideo models) or folder")
     parser.add_argument(
-        "--dataset", choices=("moving-mnist", "videos"), help="default: moving-mnist, or videos where --data has some"
+        "--dataset",
+        choices=("moving-mnist", "videos", _voxels.DATASET),
+        help="default: moving-mnist, or videos where --data has some",
     )
+    _voxels.add_format(parser)
     parser.add_argument("--data", type=Path, help="folder or file, see above")
     parser.add_argument("--clips", type=int, help=f"how many (default: {_CLIPS} generated ones, or all windows)")
     parser.add_argument("--seed", type=int, default=0, help="of generated clips (default: %(default)s)")
@@ -79,6 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
         check_int(f"--{name}", getattr(arguments, name))
     set_threads(arguments.threads)
     model = load_model(arguments.model, device_of(arguments.device))
+    if arguments.dataset == _voxels.DATASET or model.spatial_dims == 3:
+        _voxels.evaluate(arguments, model)
+        return
     clips, facts = _open(arguments, model)
     scores = _score(arguments, model, clips)
     result = {

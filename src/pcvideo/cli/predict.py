@@ -16,6 +16,7 @@ from torch import Tensor
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
 from pcvideo._files import write_json
+from pcvideo.cli import _voxels
 from pcvideo.cli._common import (
     add_command,
     device_of,
@@ -57,6 +58,7 @@ _EPILOG = """examples:
   pcvideo predict
   pcvideo predict walk.mkv --horizon 10
   pcvideo predict walk.mkv --model mspn-moving-mnist --to-grey --size 64 64 --context 20 --out walk-prediction --video
+  pcvideo predict --model convlstm-voxels --mesh stl
   pcvideo predict clip.npy --layout THWC --value-range 0 255 --model runs/pcvideo/best --json
 """
 
@@ -86,6 +88,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--video", action="store_true", help="write prediction.mp4 too, at the clip's own rate")
     parser.add_argument("--frames", action="store_true", help="write the predicted frames into frames/ too")
     parser.add_argument("--gif-rate", type=float, default=5.0, help="frames a second of the GIF (default: %(default)s)")
+    parser.add_argument("--mesh", choices=("stl", "obj"), help="volumes: write the predicted surfaces into meshes/ too")
+    _voxels.add_format(parser)
     _add_reading(parser)
     add_metric_flags(parser, protocols=["standard"])
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
@@ -113,8 +117,12 @@ def run(arguments: argparse.Namespace) -> None:
     _prepare(arguments)
     if arguments.model is None:
         arguments.model = _BUILT_IN_MODEL if arguments.clip is None else _CLIP_MODEL
+        arguments.model = _voxels.MODEL if _voxels.is_scene_file(arguments.clip) else arguments.model
     set_threads(arguments.threads)
     model = load_model(arguments.model, device_of(arguments.device))
+    if model.spatial_dims == 3:
+        _voxels.predict(arguments, model)
+        return
     clip = _read(arguments, context + horizon, model.in_channels)
     scene = _cut(clip.frames, context, horizon)
     seen = scene.context[None].to(model.device)

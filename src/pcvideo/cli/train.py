@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pcvideo._files import write_json
+from pcvideo.cli import _voxels
 from pcvideo.cli._clips import GENERATED, batches
 from pcvideo.cli._common import (
     add_command,
@@ -96,6 +97,7 @@ _EPILOG = """examples:
   pcvideo train --data videos/ --model ppnv2 --channels 3 16 32 64 --residual --size 64 80
   pcvideo train --data videos/ --size 128 128 --strategy adversarial --pixel-steps 5000 --wandb my-project
   pcvideo train --data moving-mnist --digits mnist/ --patch 4 --levels 2 --channels 16 32 64 --clip-norm 10
+  pcvideo train --dataset voxel4d --data train.npz --val-data val.npz --format 80/4 --model convlstmpredictor
   pcvideo train --config runs/mine/config-resolved.json --run-dir runs/again --seed 1
   pcvideo train --run-dir runs/mine --resume auto
 """
@@ -124,6 +126,10 @@ def run(arguments: argparse.Namespace) -> None:
     logging.getLogger("pcvideo").setLevel(logging.INFO if is_first else logging.ERROR)
     with _sigterm_exits():
         settings = _settings(arguments)
+        if settings["dataset"] == _voxels.DATASET:
+            set_threads(settings["threads"])
+            _voxels.train(arguments, settings)
+            return
         run_dir = Path(settings["run_dir"])
         newest = None if arguments.find_batch else newest_checkpoint(run_dir)
         if arguments.resume is None and newest is not None:

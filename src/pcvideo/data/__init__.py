@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips to train and evaluate on."""
 
+from pcvideo.data.cavities import CAVITIES, Cavity, CavityScene, generate_scenes, make_scene
 from pcvideo.data.clips import ClipDataset, TensorClips, Window, cut_windows
 from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_idx
 from pcvideo.data.drawn_digits import procedural_digits
@@ -17,29 +18,40 @@ from pcvideo.data.transforms import (
     VerticalFlip,
 )
 from pcvideo.data.video_files import VideoFolder, open_clips
+from pcvideo.data.voxels import VOXEL_FORMATS, CubeSymmetry, RandomTimes, VoxelScenes, reduce_volumes
 
 __all__ = [
+    "CAVITIES",
     "MNIST_MIRRORS",
+    "VOXEL_FORMATS",
+    "Cavity",
+    "CavityScene",
     "CenterCrop",
     "ClipDataset",
     "Compose",
+    "CubeSymmetry",
     "FrameFolder",
     "HorizontalFlip",
     "MovingMNIST",
     "MovingMNISTFile",
     "RandomCrop",
+    "RandomTimes",
     "Resize",
     "TensorClips",
     "TimeReverse",
     "ToGrey",
     "VerticalFlip",
     "VideoFolder",
+    "VoxelScenes",
     "Window",
     "cut_windows",
     "download_mnist",
     "find_mnist",
+    "generate_scenes",
+    "make_scene",
     "open_clips",
     "procedural_digits",
     "read_idx",
     "read_moving_mnist_test",
+    "reduce_volumes",
 ]

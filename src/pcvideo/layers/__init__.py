@@ -6,7 +6,9 @@ from pcvideo.layers.conv_lstm import ConvLSTMCell
 from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
 from pcvideo.layers.fir import FIRDownsample, FIRUpsample, LearnableFIR
 from pcvideo.layers.modulated_conv import ModulatedConv
+from pcvideo.layers.patches import from_patches, to_patches
 from pcvideo.layers.resample import Downsample, Upsample
+from pcvideo.layers.volume_networks import VolumeCritic, VolumeEncoder, VolumeGenerator
 
 __all__ = [
     "ConvLSTMCell",
@@ -21,4 +23,9 @@ __all__ = [
     "ModulatedConv",
     "ResidualBlock",
     "Upsample",
+    "VolumeCritic",
+    "VolumeEncoder",
+    "VolumeGenerator",
+    "from_patches",
+    "to_patches",
 ]

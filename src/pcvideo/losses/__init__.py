@@ -14,13 +14,17 @@ from pcvideo.losses.combined import PPNV2Loss, SumLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
+from pcvideo.losses.volumes import BinaryCrossEntropyLoss, DiceLoss, JaccardLoss, VolumeLoss
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CharbonnierLoss",
+    "DiceLoss",
     "EncodingLoss",
     "FramePerceptualLoss",
     "GradientDifferenceLoss",
     "HingeScoreLoss",
+    "JaccardLoss",
     "L1Loss",
     "LPIPSLoss",
     "LeastSquaresScoreLoss",
@@ -29,6 +33,7 @@ __all__ = [
     "SSIMLoss",
     "ScoreLoss",
     "SumLoss",
+    "VolumeLoss",
     "WassersteinScoreLoss",
     "gradient_penalty",
 ]

@@ -4,14 +4,21 @@
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
 from pcvideo.models.adaptation import Adaptation, adapt
+from pcvideo.models.aenc_gan3d import AEncGAN3D, AEncGAN3DState
+from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
+from pcvideo.models.volumes import forecast_windows, next_frames
 
 __all__ = [
     "MSPN",
     "PPNV2",
+    "AEncGAN3D",
+    "AEncGAN3DState",
     "Adaptation",
+    "ConvLSTMPredictor",
+    "ConvLSTMPredictorState",
     "FrameDiscriminator",
     "MultiScalePredictor",
     "MultiScaleState",
@@ -20,4 +27,6 @@ __all__ = [
     "ResamplerTaps",
     "Stream",
     "adapt",
+    "forecast_windows",
+    "next_frames",
 ]

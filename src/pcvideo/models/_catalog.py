@@ -11,12 +11,19 @@ from typing import Any, NamedTuple
 
 from pcvideo._checks import did_you_mean
 from pcvideo.models._base import Predictor
+from pcvideo.models.aenc_gan3d import AEncGAN3D
+from pcvideo.models.conv_lstm import ConvLSTMPredictor
 from pcvideo.models.mspn import MSPN
 from pcvideo.models.ppnv2 import PPNV2
 
 __all__ = ["ARCHITECTURES", "CONFIGURATIONS", "Configuration", "architecture"]
 
-ARCHITECTURES: dict[str, type[Predictor]] = {"MSPN": MSPN, "PPNV2": PPNV2}
+ARCHITECTURES: dict[str, type[Predictor]] = {
+    "MSPN": MSPN,
+    "PPNV2": PPNV2,
+    "ConvLSTMPredictor": ConvLSTMPredictor,
+    "AEncGAN3D": AEncGAN3D,
+}
 
 
 class Configuration(NamedTuple):

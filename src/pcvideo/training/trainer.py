@@ -247,7 +247,8 @@ class Trainer:
             with self._stepper.autocast():
                 return self.strategy.forecast(batch, model)
 
-        scores = Scores(context=self.strategy.context)
+        volumes = getattr(self.model, "spatial_dims", 2) == 3
+        scores = Scores(context=self.strategy.context, volumes=volumes)
         hint = explained_memory(lambda: f"the forecasts of {size} clips")
         with self._stepper.engine.whole(model), hint, self._stop.interruptible():
             scores.add((batch for _, batch in batches), forecast)

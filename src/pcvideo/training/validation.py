@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pcvideo.metrics import PerStep, copy_last, get_protocol
+from pcvideo.metrics import Metric, PerStep, copy_last, get_protocol, jaccard_distance, voxel_error
 from pcvideo.training.loggers import Logger
 from pcvideo.training.ranks import Ranks
 
@@ -18,6 +18,11 @@ __all__ = ["Scores", "Validation", "split_validation"]
 
 # LPIPS is left out: it takes longer than the forecast.
 _METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
+_OF_VOLUMES: Mapping[str, Metric] = {
+    "mse": lambda prediction, target: voxel_error(prediction, target) * prediction[0, 0].numel(),
+    "mse_mean": voxel_error,
+    "jaccard": jaccard_distance,
+}
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,17 @@ class Validation:
 class Scores:
     """The metrics of forecasts, summed up batch by batch, beside those of copying the last frame.
 
+    Of volumes (B, T, C, D, H, W) the metrics are `mse`, `mse_mean` and `jaccard`.
+
     Args:
         context: frames before the forecast.
+        volumes: the frames are volumes.
     """
 
-    def __init__(self, *, context: int) -> None:
+    def __init__(self, *, context: int, volumes: bool = False) -> None:
         standard = get_protocol("standard").metrics
-        self._model, self._copy = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
+        metrics = _OF_VOLUMES if volumes else {name: standard[name] for name in _METRICS}
+        self._model, self._copy = PerStep(metrics), PerStep(metrics)
         self._context = context
         self._shown: tuple[Tensor, ...] = ()
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 from pcvideo.viz.animate import comparison_frames, save_comparison_gif
 from pcvideo.viz.curves import horizon_curve, loss_curve
 from pcvideo.viz.filters import plot_response
+from pcvideo.viz.meshes import Surface, surface, write_mesh
 from pcvideo.viz.strips import save_strip, strip
 from pcvideo.viz.validation_pictures import ValidationPictures
+from pcvideo.viz.volumes import save_surface_gif, save_surface_strip, slice_frames
 
 __all__ = [
+    "Surface",
     "ValidationPictures",
     "comparison_frames",
     "horizon_curve",
@@ -17,5 +20,10 @@ __all__ = [
     "plot_response",
     "save_comparison_gif",
     "save_strip",
+    "save_surface_gif",
+    "save_surface_strip",
+    "slice_frames",
     "strip",
+    "surface",
+    "write_mesh",
 ]

@@ -3,6 +3,7 @@
 
 from pcvideo.training.strategies.adversarial import Adversarial, Generated
 from pcvideo.training.strategies.base import Strategy
+from pcvideo.training.strategies.conditional import ConditionalAdversarial
 from pcvideo.training.strategies.phases import InPhases
 from pcvideo.training.strategies.sequence import SelfFeeding, SequenceStrategy, TeacherForced
 from pcvideo.training.strategies.turns import Alternating, Balanced, Turns
@@ -11,6 +12,7 @@ __all__ = [
     "Adversarial",
     "Alternating",
     "Balanced",
+    "ConditionalAdversarial",
     "Generated",
     "InPhases",
     "SelfFeeding",

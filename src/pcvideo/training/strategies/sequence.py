@@ -149,7 +149,9 @@ class SequenceStrategy(Strategy):
         return self.loss(steps.predictions, steps.targets, first=steps.first, steps=steps.total), {}
 
     def _cut(self, batch: Tensor) -> Tensor:
-        check_clip("batch", batch, channels=self.model.in_channels, multiple=self.model.size_multiple)
+        model = self.model
+        dims = getattr(model, "spatial_dims", 2)
+        check_clip("batch", batch, channels=model.in_channels, multiple=model.size_multiple, spatial_dims=dims)
         if batch.shape[1] < self.length:
             raise ValueError(
                 f"training needs clips of context + horizon = {self.length} frames, got {batch.shape[1]}; "
