@@ -9,13 +9,15 @@ from pcvideo import convert, data, export, hub, layers, losses, metrics, models,
 from pcvideo._version import __version__
 from pcvideo.hub import from_pretrained, list_models
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
-from pcvideo.models import MSPN, PPNV2, MultiScalePredictor
+from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor
 from pcvideo.training import Trainer
 
 __all__ = [
     "MSPN",
     "PPNV2",
+    "AEncGAN3D",
     "ConvLSTMCell",
+    "ConvLSTMPredictor",
     "EDLSTMCell",
     "LearnableFIR",
     "ModulatedConv",

@@ -27,6 +27,9 @@ __all__ = [
     "did_you_mean",
 ]
 
+# The axes of space by their number: images, and volumes.
+_SPACE = {2: "H, W", 3: "D, H, W"}
+
 
 def describe(value: Any) -> str:
     """What `value` is, in a few words for an error message."""
@@ -93,43 +96,49 @@ def check_keys(what: str, keys: Iterable[str], known: Sequence[str]) -> None:
             )
 
 
-def check_size(name: str, height: int, width: int, multiple: int) -> None:
-    """Refuse a frame size that `multiple` does not divide, and say the nearest one that fits."""
-    if height < 1 or width < 1 or height % multiple or width % multiple:
-        fit = [max(multiple, round(side / multiple) * multiple) for side in (height, width)]
+def check_size(name: str, *sides: int, multiple: int) -> None:
+    """Refuse a frame of (height, width), or a volume of (depth, height, width), that `multiple` does not divide.
+
+    The message says the nearest size that fits.
+    """
+    if any(side < 1 or side % multiple for side in sides):
+        fit = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in sides)
+        words = "a height and a width" if len(sides) == 2 else "a depth, a height and a width"
         raise ValueError(
-            f"{name} must have a height and a width divisible by {multiple}, got {height}x{width}; "
-            f"the nearest size that fits is {fit[0]}x{fit[1]}, or use predict(), which pads and crops"
+            f"{name} must have {words} divisible by {multiple}, got {'x'.join(map(str, sides))}; "
+            f"the nearest size that fits is {fit}, or use predict(), which pads and crops"
         )
 
 
-def check_clip(name: str, frames: Any, *, channels: int, multiple: int = 1) -> None:
-    """Refuse anything but a float clip batch (B, T, C, H, W) with at least one clip and one frame."""
+def check_clip(name: str, frames: Any, *, channels: int, multiple: int = 1, spatial_dims: int = 2) -> None:
+    """Refuse anything but a float batch (B, T, C, H, W) of clips, or (B, T, C, D, H, W) of volumes, that isn't empty."""
+    axes = f"(B, T, C, {_SPACE[spatial_dims]})"
     if not isinstance(frames, Tensor):
-        raise TypeError(f"{name} must be a tensor (B, T, C, H, W), got {describe(frames)}; predict() takes other kinds")
-    if frames.ndim != 5:
-        hint = "; add the batch axis with frames[None]" if frames.ndim == 4 else ""
-        raise ValueError(f"{name} must be (B, T, C, H, W), got {describe(frames)}{hint}")
+        raise TypeError(f"{name} must be a tensor {axes}, got {describe(frames)}; predict() takes other kinds")
+    if frames.ndim != 3 + spatial_dims:
+        hint = "; add the batch axis with frames[None]" if frames.ndim == 2 + spatial_dims else ""
+        raise ValueError(f"{name} must be {axes}, got {describe(frames)}{hint}")
     if not frames.is_floating_point():
         raise TypeError(f"{name} must be float in [0, 1], got {describe(frames)}; predict() takes uint8 too")
     if frames.shape[0] == 0 or frames.shape[1] == 0:
         raise ValueError(f"{name} must hold at least one clip and one frame, got {describe(frames)}")
     check_channels(name, frames.shape[2], channels)
-    check_size(name, frames.shape[3], frames.shape[4], multiple)
+    check_size(name, *frames.shape[3:], multiple=multiple)
 
 
-def check_frame(name: str, frame: Any, *, channels: int, multiple: int = 1) -> None:
-    """Refuse anything but a float frame batch (B, C, H, W)."""
+def check_frame(name: str, frame: Any, *, channels: int, multiple: int = 1, spatial_dims: int = 2) -> None:
+    """Refuse anything but a float batch of frames (B, C, H, W), or of volumes (B, C, D, H, W)."""
+    axes = f"(B, C, {_SPACE[spatial_dims]})"
     if not isinstance(frame, Tensor):
-        raise TypeError(f"{name} must be a tensor (B, C, H, W), got {describe(frame)}")
-    if frame.ndim != 4:
-        raise ValueError(f"{name} must be (B, C, H, W), got {describe(frame)}")
+        raise TypeError(f"{name} must be a tensor {axes}, got {describe(frame)}")
+    if frame.ndim != 2 + spatial_dims:
+        raise ValueError(f"{name} must be {axes}, got {describe(frame)}")
     if not frame.is_floating_point():
         raise TypeError(f"{name} must be float in [0, 1], got {describe(frame)}")
     if frame.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got {describe(frame)}")
     check_channels(name, frame.shape[1], channels)
-    check_size(name, frame.shape[2], frame.shape[3], multiple)
+    check_size(name, *frame.shape[2:], multiple=multiple)
 
 
 def check_channels(name: str, got: int, expected: int) -> None:

@@ -17,23 +17,28 @@ from pcvideo.data.transforms import (
     VerticalFlip,
 )
 from pcvideo.data.video_files import VideoFolder, open_clips
+from pcvideo.data.voxels import VOXEL_FORMATS, CubeSymmetry, RandomTimes, VoxelScenes, reduce_volumes
 
 __all__ = [
     "MNIST_MIRRORS",
+    "VOXEL_FORMATS",
     "CenterCrop",
     "ClipDataset",
     "Compose",
+    "CubeSymmetry",
     "FrameFolder",
     "HorizontalFlip",
     "MovingMNIST",
     "MovingMNISTFile",
     "RandomCrop",
+    "RandomTimes",
     "Resize",
     "TensorClips",
     "TimeReverse",
     "ToGrey",
     "VerticalFlip",
     "VideoFolder",
+    "VoxelScenes",
     "Window",
     "cut_windows",
     "download_mnist",
@@ -42,4 +47,5 @@ __all__ = [
     "procedural_digits",
     "read_idx",
     "read_moving_mnist_test",
+    "reduce_volumes",
 ]

@@ -6,6 +6,7 @@ from pcvideo.layers.conv_lstm import ConvLSTMCell
 from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
 from pcvideo.layers.fir import FIRDownsample, FIRUpsample, LearnableFIR
 from pcvideo.layers.modulated_conv import ModulatedConv
+from pcvideo.layers.patches import from_patches, to_patches
 from pcvideo.layers.resample import Downsample, Upsample
 
 __all__ = [
@@ -21,4 +22,6 @@ __all__ = [
     "ModulatedConv",
     "ResidualBlock",
     "Upsample",
+    "from_patches",
+    "to_patches",
 ]

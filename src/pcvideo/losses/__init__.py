@@ -3,20 +3,37 @@
 
 from __future__ import annotations
 
+from pcvideo.losses.adversarial import (
+    HingeScoreLoss,
+    LeastSquaresScoreLoss,
+    ScoreLoss,
+    WassersteinScoreLoss,
+    gradient_penalty,
+)
 from pcvideo.losses.combined import PPNV2Loss, SumLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
+from pcvideo.losses.volumes import BinaryCrossEntropyLoss, DiceLoss, JaccardLoss, VolumeLoss
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CharbonnierLoss",
+    "DiceLoss",
     "EncodingLoss",
     "FramePerceptualLoss",
     "GradientDifferenceLoss",
+    "HingeScoreLoss",
+    "JaccardLoss",
     "L1Loss",
     "LPIPSLoss",
+    "LeastSquaresScoreLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "SSIMLoss",
+    "ScoreLoss",
     "SumLoss",
+    "VolumeLoss",
+    "WassersteinScoreLoss",
+    "gradient_penalty",
 ]

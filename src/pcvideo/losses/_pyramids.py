@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pcvideo._checks import check_choice, check_number, describe
+from pcvideo._checks import check_choice, check_int, check_number, describe
 
 __all__ = ["FIRST_STEP", "check_pyramids", "check_weights", "fit_weights", "step_weights_for"]
 
@@ -73,14 +73,23 @@ def fit_weights(name: str, weights: Sequence[float], count: int, what: str) -> S
     return weights
 
 
-def step_weights_for(weights: str | Sequence[float] | None, steps: int) -> Sequence[float]:
-    """One weight for each of `steps`, from a word, from numbers, or 1 each.
+def step_weights_for(
+    weights: str | Sequence[float] | None, count: int, *, first: int = 0, steps: int | None = None
+) -> tuple[Sequence[float], float]:
+    """One weight for each of `count` steps, from a word, from numbers, or 1 each; and the sum over the whole clip.
+
+    They are steps `first` and following of the clip's `steps`; None are all that there are.
 
     Raises:
-        ValueError: as `fit_weights`.
+        TypeError: `first` or `steps` is no whole number.
+        ValueError: as `fit_weights`, or there are fewer `steps` than these.
     """
+    total = check_int("first", first, minimum=0) + count if steps is None else check_int("steps", steps)
+    if first + count > total:
+        raise ValueError(f"steps must count all of the clip, at least first + {count} = {first + count}, got {steps}")
     if weights is None:
-        return [1.0] * steps
-    if isinstance(weights, str):
-        weights = [FIRST_STEP[weights]] + [1.0] * (steps - 1)
-    return fit_weights("step_weights", weights, steps, "steps")
+        weights = [1.0] * total
+    elif isinstance(weights, str):
+        weights = [FIRST_STEP[weights]] + [1.0] * (total - 1)
+    weights = fit_weights("step_weights", weights, total, "steps")
+    return weights[first : first + count], sum(weights)

@@ -36,9 +36,24 @@ class SumLoss(nn.Module):
             raise ValueError("SumLoss takes at least one loss, got none")
         self.losses = nn.ModuleList(losses)
 
-    def forward(self, predictions: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]]) -> Tensor:
-        """The sum, a scalar; what the two hold, and what is raised, is as each of the losses has it."""
-        return torch.stack([loss(predictions, targets) for loss in self.losses]).sum()
+    @property
+    def reduction(self) -> str:
+        """What all losses do over the batch, as far as they say: "mean", "sum", or "mixed"."""
+        kinds = {getattr(loss, "reduction", "mean") for loss in self.losses}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    def forward(
+        self,
+        predictions: Sequence[Sequence[Tensor]],
+        targets: Sequence[Sequence[Tensor]],
+        *,
+        first: int = 0,
+        steps: int | None = None,
+    ) -> Tensor:
+        """The sum, a scalar; what the arguments hold, and what is raised, is as each of the losses has it."""
+        # Losses of one's own needn't know of pieces unless they are given some.
+        piece = {} if first == 0 and steps is None else {"first": first, "steps": steps}
+        return torch.stack([loss(predictions, targets, **piece) for loss in self.losses]).sum()
 
 
 class PPNV2Loss(SumLoss):

@@ -88,13 +88,26 @@ class FramePerceptualLoss(nn.Module):
             None if step_weights is None else check_weights("step_weights", step_weights, tuple(FIRST_STEP))
         )
 
-    def forward(self, predictions: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]]) -> Tensor:
+    @property
+    def reduction(self) -> Literal["mean"]:
+        """What is done over the batch."""
+        return "mean"
+
+    def forward(
+        self,
+        predictions: Sequence[Sequence[Tensor]],
+        targets: Sequence[Sequence[Tensor]],
+        *,
+        first: int = 0,
+        steps: int | None = None,
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
             predictions: for each step, for each level from the frame; level 0 (B, C, H, W), C of 1 or 3 (RGB), float,
                 in [0, 1] (not clamped).
             targets: as many steps, at each step as many levels or more, level 0 of the same shape.
+            first, steps: as in `PyramidLoss`, for a piece of a clip.
 
         Raises:
             TypeError, ValueError: as `PyramidLoss`.
@@ -102,12 +115,13 @@ class FramePerceptualLoss(nn.Module):
         """
         check_pyramids(predictions, targets)
         terms = []
-        for step, weight in enumerate(step_weights_for(self.step_weights, len(predictions))):
+        step_weights, _ = step_weights_for(self.step_weights, len(predictions), first=first, steps=steps)
+        for step, weight in enumerate(step_weights):
             if weight:
                 prediction, target = predictions[step][0], targets[step][0]
                 distance = self.distance(prediction, target)
                 terms.append(weight * math.prod(prediction.shape[-3:]) * distance)
-        return torch.stack(terms).sum()
+        return torch.stack(terms).sum() if terms else 0 * predictions[0][0].sum()
 
     def extra_repr(self) -> str:
         """The options, for `print(module)`."""

@@ -71,31 +71,47 @@ class PyramidLoss(nn.Module):
         self.batch_mean = bool(batch_mean)
         self.eps = check_number("eps", eps, minimum=0)
 
-    def forward(self, predictions: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]]) -> Tensor:
+    @property
+    def reduction(self) -> Literal["mean", "sum"]:
+        """What is done over the batch."""
+        return "mean" if self.batch_mean or self.norm == "mean" else "sum"
+
+    def forward(
+        self,
+        predictions: Sequence[Sequence[Tensor]],
+        targets: Sequence[Sequence[Tensor]],
+        *,
+        first: int = 0,
+        steps: int | None = None,
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
             predictions: for each step, for each level from the finest, (B, C_l, H_l, W_l), float.
             targets: as many steps, at each step as many levels or more, the same shapes.
+            first: where these are a piece of a clip, its first step in the clip.
+            steps: and how many the clip has; the losses of all its pieces add up to that of the whole. None: these are
+                the last ones.
 
         Raises:
             TypeError: not sequences of sequences of float tensors; a level that holds None.
             ValueError: lengths or shapes do not fit, there is nothing to compare, or weights do not fit the lengths.
         """
         check_pyramids(predictions, targets)
-        step_weights = step_weights_for(self.step_weights, len(predictions))
+        step_weights, weight_of_all = step_weights_for(self.step_weights, len(predictions), first=first, steps=steps)
         level_weights = self._weights_of_levels(max(len(target) for target in targets))
         totals = []
         for step, weight in enumerate(step_weights):
             terms = self._terms(step, level_weights, predictions[step], targets[step]) if weight else []
             if terms:
                 totals.append(weight * torch.stack(terms).sum())
-        if not totals:
+        if not totals and any(step_weights):
             raise ValueError(
                 f"{type(self).__name__} has nothing to compare: no level that predictions hold has a weight above 0"
             )
-        total = torch.stack(totals).sum()
-        return total / sum(step_weights) if self.norm == "mean" else total
+        # Of a piece whose steps all weigh 0, such as the first step alone: a loss still, to differentiate.
+        total = torch.stack(totals).sum() if totals else 0 * predictions[0][0].sum()
+        return total / weight_of_all if self.norm == "mean" else total
 
     def extra_repr(self) -> str:
         """The options, for `print(module)`."""
@@ -169,18 +185,27 @@ class EncodingLoss(PyramidLoss):
             norm=norm, level_weights=level_weights, step_weights=step_weights, batch_mean=batch_mean, eps=eps
         )
 
-    def forward(self, predictions: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]]) -> Tensor:
+    def forward(
+        self,
+        predictions: Sequence[Sequence[Tensor]],
+        targets: Sequence[Sequence[Tensor]],
+        *,
+        first: int = 0,
+        steps: int | None = None,
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
             predictions: features of the frames that were fed back: for each such step, for each level from the frame,
                 (B, C_l, H_l, W_l), float. The frame itself is not looked at.
             targets: features of the true frames: as many steps, at each as many levels or more, the same shapes.
+            first: as in `PyramidLoss`, counted from the first step that is fed back.
+            steps: as in `PyramidLoss`, those that are fed back.
 
         Raises:
             TypeError, ValueError: as `PyramidLoss`.
         """
-        return super().forward(predictions, targets)
+        return super().forward(predictions, targets, first=first, steps=steps)
 
     def _weights_of_levels(self, levels: int) -> Sequence[float]:
         return [0.0, *super()._weights_of_levels(levels)[1:]]

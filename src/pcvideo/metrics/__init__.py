@@ -12,6 +12,7 @@ from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim,
 from pcvideo.metrics.lpips import LPIPS, lpips
 from pcvideo.metrics.per_step import PerStep, evaluate_frames
 from pcvideo.metrics.protocols import PROTOCOLS, Metric, Protocol, get_protocol
+from pcvideo.metrics.volumes import VolumeScores, jaccard_distance, jaccard_distance_pooled, voxel_error
 
 __all__ = [
     "BASELINES",
@@ -22,10 +23,13 @@ __all__ = [
     "MetricUnavailable",
     "PerStep",
     "Protocol",
+    "VolumeScores",
     "black",
     "copy_last",
     "evaluate_frames",
     "get_protocol",
+    "jaccard_distance",
+    "jaccard_distance_pooled",
     "lpips",
     "mae",
     "mae_mean",
@@ -34,4 +38,5 @@ __all__ = [
     "psnr",
     "ssim",
     "ssim_columns",
+    "voxel_error",
 ]

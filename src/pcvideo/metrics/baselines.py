@@ -17,18 +17,18 @@ def copy_last(context: Tensor, horizon: int) -> Tensor:
     """Predict that nothing moves: the last context frame, `horizon` times.
 
     Args:
-        context: (B, T, C, H, W).
+        context: (B, T, C, H, W), or volumes (B, T, C, D, H, W).
         horizon: number of frames to predict, at least 1.
 
     Returns:
-        (B, horizon, C, H, W), a view that shares one frame's memory.
+        (B, horizon, C, *space), a view that shares one frame's memory.
 
     Raises:
         TypeError: `context` is not a tensor, or `horizon` not a whole number.
-        ValueError: `context` has not five axes or no frame; `horizon` is below 1.
+        ValueError: `context` has neither five nor six axes, or no frame; `horizon` is below 1.
     """
     horizon = _check(context, horizon)
-    return context[:, -1:].expand(-1, horizon, -1, -1, -1)
+    return context[:, -1:].expand(-1, horizon, *(-1,) * (context.ndim - 2))
 
 
 def black(context: Tensor, horizon: int) -> Tensor:
@@ -43,8 +43,10 @@ def black(context: Tensor, horizon: int) -> Tensor:
 def _check(context: Tensor, horizon: int) -> int:
     if not isinstance(context, Tensor):
         raise TypeError(f"context must be a tensor (B, T, C, H, W), got {describe(context)}")
-    if context.ndim != 5 or context.shape[1] == 0:
-        raise ValueError(f"context must be (B, T, C, H, W) with at least one frame, got {describe(context)}")
+    if context.ndim not in (5, 6) or context.shape[1] == 0:
+        raise ValueError(
+            f"context must be (B, T, C, H, W) or (B, T, C, D, H, W) with at least one frame, got {describe(context)}"
+        )
     return check_int("horizon", horizon)
 
 

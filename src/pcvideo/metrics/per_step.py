@@ -62,7 +62,7 @@ class PerStep:
         """Add a batch.
 
         Args:
-            prediction: (B, T, C, H, W), float; NaN is counted, not refused.
+            prediction: (B, T, C, H, W) or (B, T, C, D, H, W), float; NaN is counted, not refused.
             target: the same shape; in [0, 1] where the metrics are a protocol's. T is the same in every batch.
 
         Raises:
@@ -210,9 +210,9 @@ class PerStep:
         for name, frames in (("prediction", prediction), ("target", target)):
             if not isinstance(frames, Tensor) or not frames.is_floating_point():
                 raise TypeError(f"{name} must be a float tensor (B, T, C, H, W), got {describe(frames)}")
-        if prediction.shape != target.shape or prediction.ndim != 5 or 0 in prediction.shape:
+        if prediction.shape != target.shape or prediction.ndim not in (5, 6) or 0 in prediction.shape:
             raise ValueError(
-                f"prediction and target must both be (B, T, C, H, W), not empty, got {tuple(prediction.shape)} "
+                f"prediction and target must both be (B, T, C, *space), not empty, got {tuple(prediction.shape)} "
                 f"and {tuple(target.shape)}"
             )
         if self._horizon not in (None, prediction.shape[1]):

@@ -3,13 +3,21 @@
 
 from pcvideo.models._base import Predictor
 from pcvideo.models._stream import Stream
+from pcvideo.models.aenc_gan3d import AEncGAN3D, AEncGAN3DState
+from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
+from pcvideo.models.volume_networks import VolumeCritic, VolumeEncoder, VolumeGenerator
+from pcvideo.models.volumes import forecast_windows, next_frames
 
 __all__ = [
     "MSPN",
     "PPNV2",
+    "AEncGAN3D",
+    "AEncGAN3DState",
+    "ConvLSTMPredictor",
+    "ConvLSTMPredictorState",
     "FrameDiscriminator",
     "MultiScalePredictor",
     "MultiScaleState",
@@ -17,4 +25,9 @@ __all__ = [
     "Predictor",
     "ResamplerTaps",
     "Stream",
+    "VolumeCritic",
+    "VolumeEncoder",
+    "VolumeGenerator",
+    "forecast_windows",
+    "next_frames",
 ]

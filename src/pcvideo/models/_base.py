@@ -40,10 +40,13 @@ class Predictor(nn.Module):
         clamp: `forward` clamps the frames that it returns to [0, 1].
 
     Attributes:
-        size_multiple: what divides a frame's height and width.
+        size_multiple: what divides a frame's height and width, and a volume's depth.
+        spatial_dims: 2 where frames are images (B, C, H, W), 3 where they are volumes (B, C, D, H, W); all that is said of
+            frames below holds for both.
     """
 
     size_multiple: int = 1
+    spatial_dims: int = 2
 
     def __init__(self, *, in_channels: int, clamp: bool = False) -> None:
         super().__init__()
@@ -114,7 +117,13 @@ class Predictor(nn.Module):
                 and the nearest one that fits.
         """
         horizon = check_int("horizon", horizon)
-        check_clip("frames", frames, channels=self.in_channels, multiple=self.size_multiple)
+        check_clip(
+            "frames",
+            frames,
+            channels=self.in_channels,
+            multiple=self.size_multiple,
+            spatial_dims=self.spatial_dims,
+        )
         check_values("frames", frames)
         length = frames.shape[1]
         steps = enumerate(unroll(self, frames.to(self.dtype), horizon))
@@ -146,43 +155,55 @@ class Predictor(nn.Module):
             nan: "error", or "repair" to take a NaN's value from the frame before.
             to_grey: make a colour clip grey, for a model with one channel.
 
+        A model of volumes takes what [`read_volumes`][pcvideo.video_io.read_volumes] does instead: a .npy, .npz or
+        TFRecord file, an array or tensor (T, C, D, H, W), (T, D, H, W) or (B, T, C, D, H, W).
+
         Returns:
             (horizon, C, H, W) float32 in [0, 1] on the model's device, with the batch axis in front if the clip had it.
 
         Raises:
             TypeError, ValueError: the clip can't be read as frames; the message names the frame and the mend.
         """
-        # Reading a file is not the business of a model that is only trained or exported.
-        from pcvideo.video_io import read_clip, to_clip_tensor  # noqa: PLC0415
-        from pcvideo.video_io.convert import fit_channels  # noqa: PLC0415
-
         horizon = check_int("horizon", horizon)
-        axes = getattr(clip, "ndim", 0)
-        batched = axes == 5 or (axes > 0 and "B" in str(layout or "").upper())
-        if batched:
-            frames = to_clip_tensor(clip, layout=layout, value_range=value_range, nan=nan)
-            frames = fit_channels(frames, self.in_channels, grey=to_grey, notes=[])
-        else:
-            frames = read_clip(
-                clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
-            ).frames[None]
+        frames, batched = self._read(clip, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey)
         if context is not None:
             frames = frames[:, -check_int("context", context) :]
-        height, width = frames.shape[-2:]
+        space = tuple(slice(side) for side in frames.shape[3:])
         frames = self.pad(frames.to(self.device, torch.float32))
         with self._evaluating():
-            future = self(frames, horizon)[..., :height, :width].clamp(0, 1)
+            future = self(frames, horizon)[(..., *space)].clamp(0, 1)
         return future if batched else future[0]
 
+    def _read(
+        self, clip: Any, *, layout: str | None, value_range: tuple[float, float] | None, nan: str, to_grey: bool
+    ) -> tuple[Tensor, bool]:
+        """A batch of clips from what `predict` takes, and whether it was one."""
+        # Reading a file is not the business of a model that is only trained or exported.
+        from pcvideo.video_io import read_clip, read_volumes, to_clip_tensor  # noqa: PLC0415
+        from pcvideo.video_io.convert import fit_channels  # noqa: PLC0415
+
+        if self.spatial_dims == 3:
+            frames = read_volumes(clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan)
+            return (frames, True) if frames.ndim == 6 else (frames[None], False)
+        axes = getattr(clip, "ndim", 0)
+        if axes == 5 or (axes > 0 and "B" in str(layout or "").upper()):
+            frames = to_clip_tensor(clip, layout=layout, value_range=value_range, nan=nan)
+            return fit_channels(frames, self.in_channels, grey=to_grey, notes=[]), True
+        read = read_clip(
+            clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
+        )
+        return read.frames[None], False
+
     def pad(self, frames: Tensor) -> Tensor:
-        """Repeat the last row and column of (..., H, W) up to the next size that fits."""
-        height, width = frames.shape[-2:]
-        pad = (-width % self.size_multiple, -height % self.size_multiple)
+        """Repeat the last row and column (and slice of a volume) of (..., C, *space) up to the next size that fits."""
+        sides = frames.shape[-self.spatial_dims :]
+        # In the order of torch's padding: from the last axis to the first, before and after.
+        pad = [amount for side in reversed(sides) for amount in (0, -side % self.size_multiple)]
         if not any(pad):
             return frames
-        flat = frames.reshape(-1, *frames.shape[-3:])
-        padded = F.pad(flat, (0, pad[0], 0, pad[1]), mode="replicate")
-        return padded.reshape(*frames.shape[:-3], *padded.shape[-3:])
+        lead = frames.shape[: -self.spatial_dims - 1]
+        padded = F.pad(frames.flatten(0, len(lead) - 1) if lead else frames[None], pad, mode="replicate")
+        return padded.reshape(*lead, *padded.shape[1:])
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 from pcvideo._checks import did_you_mean
 from pcvideo.models._base import Predictor
+from pcvideo.models.aenc_gan3d import AEncGAN3D
+from pcvideo.models.conv_lstm import ConvLSTMPredictor
 from pcvideo.models.mspn import MSPN
 from pcvideo.models.ppnv2 import PPNV2
 
 __all__ = ["ARCHITECTURES", "architecture"]
 
-ARCHITECTURES: dict[str, type[Predictor]] = {"MSPN": MSPN, "PPNV2": PPNV2}
+ARCHITECTURES: dict[str, type[Predictor]] = {
+    "MSPN": MSPN,
+    "PPNV2": PPNV2,
+    "ConvLSTMPredictor": ConvLSTMPredictor,
+    "AEncGAN3D": AEncGAN3D,
+}
 
 
 def architecture(name: str) -> type[Predictor]:

@@ -38,7 +38,7 @@ class Stream:
         """Take in the newest frame and predict the next one.
 
         Args:
-            frame: (C, H, W) or (B, C, H, W), float in [0, 1] or uint8.
+            frame: (C, H, W) or (B, C, H, W), with D before H for a model of volumes; float in [0, 1] or uint8.
 
         Returns:
             the next frame, of the same shape, float in [0, 1].
@@ -71,7 +71,8 @@ class Stream:
         for _ in range(horizon - 1):
             prediction, state = self._step(None, state)
             frames.append(prediction)
-        return torch.stack([self._crop(frame) for frame in frames], dim=len(self._shape) - 3)
+        batched = len(self._shape) == self.model.spatial_dims + 2
+        return torch.stack([self._crop(frame) for frame in frames], dim=int(batched))
 
     def reset(self) -> None:
         """Forget everything that was pushed."""
@@ -102,7 +103,13 @@ class Stream:
         if not {"next", "shape"} <= tensors.keys():
             raise ValueError(f"a stream's state has 'next' and 'shape', got {sorted(tensors)}")
         upcoming = tensors["next"].to(self.model.device, self.model.dtype, copy=True)
-        check_frame("next", upcoming, channels=self.model.in_channels, multiple=self.model.size_multiple)
+        check_frame(
+            "next",
+            upcoming,
+            channels=self.model.in_channels,
+            multiple=self.model.size_multiple,
+            spatial_dims=self.model.spatial_dims,
+        )
         states = {name: value for name, value in tensors.items() if name not in ("next", "shape")}
         self._state = self.model.renew(unflatten_state(self._state_like(upcoming, states.keys()), states))
         self._next, self._shape = upcoming, tuple(int(side) for side in tensors["shape"])
@@ -140,14 +147,16 @@ class Stream:
         return pyramid[0], state
 
     def _as_batch(self, frame: Tensor) -> Tensor:
-        if not isinstance(frame, Tensor) or frame.ndim not in (3, 4):
-            raise TypeError(f"frame must be a tensor (C, H, W) or (B, C, H, W), got {describe(frame)}")
+        dims = self.model.spatial_dims
+        if not isinstance(frame, Tensor) or frame.ndim not in (dims + 1, dims + 2):
+            axes = "C, H, W" if dims == 2 else "C, D, H, W"
+            raise TypeError(f"frame must be a tensor ({axes}) or (B, {axes}), got {describe(frame)}")
         if not frame.is_floating_point() and frame.dtype != torch.uint8:
             raise TypeError(f"frame must be float in [0, 1] or uint8, got {describe(frame)}")
-        check_channels("frame", frame.shape[-3], self.model.in_channels)
+        check_channels("frame", frame.shape[-dims - 1], self.model.in_channels)
         if frame.numel() == 0:
             raise ValueError(f"frame must hold at least one pixel, got {describe(frame)}")
-        batch = frame if frame.ndim == 4 else frame[None]
+        batch = frame if frame.ndim == dims + 2 else frame[None]
         batch = batch.to(self.model.device, self.model.dtype)
         batch = batch / 255 if frame.dtype == torch.uint8 else batch
         check_values("frame", batch[:, None])
@@ -155,5 +164,6 @@ class Stream:
 
     def _crop(self, prediction: Tensor) -> Tensor:
         shape = self._shape or tuple(prediction.shape)
-        cropped = prediction[..., : shape[-2], : shape[-1]].clamp(0, 1)
-        return cropped if len(shape) == 4 else cropped[0]
+        dims = self.model.spatial_dims
+        cropped = prediction[(..., *(slice(side) for side in shape[-dims:]))].clamp(0, 1)
+        return cropped if len(shape) == dims + 2 else cropped[0]

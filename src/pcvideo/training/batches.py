@@ -42,15 +42,18 @@ def check_clips(name: str, clips: Any, *, length: int, model: Any, minimum: int 
             f"windows from the videos with a smaller stride"
         )
     first = clips.batch([0], device="cpu")[0] if hasattr(clips, "batch") else clips[0]
-    if not isinstance(first, Tensor) or first.ndim != 4:
-        raise TypeError(f"{name}[0] must be a clip, a float tensor (T, C, H, W), got {describe(first)}")
+    dims = getattr(model, "spatial_dims", 2)
+    if not isinstance(first, Tensor) or first.ndim != 2 + dims:
+        axes = "(T, C, H, W)" if dims == 2 else "(T, C, D, H, W)"
+        raise TypeError(f"{name}[0] must be a clip, a float tensor {axes}, got {describe(first)}")
     if first.shape[0] < length:
         raise ValueError(
             f"{name} must hold clips of context + horizon = {length} frames at least, got {first.shape[0]}; cut longer "
             f"clips or turn one of the two down"
         )
     channels = getattr(model, "in_channels", first.shape[1])
-    check_clip(f"{name}[:1]", first[None], channels=channels, multiple=getattr(model, "size_multiple", 1))
+    multiple = getattr(model, "size_multiple", 1)
+    check_clip(f"{name}[:1]", first[None], channels=channels, multiple=multiple, spatial_dims=dims)
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:

@@ -10,12 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pcvideo.metrics import PerStep, copy_last, get_protocol
+from pcvideo.metrics import Metric, PerStep, copy_last, get_protocol, jaccard_distance, voxel_error
 
 __all__ = ["Scores", "Validation", "score_forecasts"]
 
 # LPIPS is left out: it takes longer than the forecast.
 _METRICS = ("mse", "mse_mean", "mae", "psnr", "ssim")
+_OF_VOLUMES: Mapping[str, Metric] = {
+    "mse": lambda prediction, target: voxel_error(prediction, target) * prediction[0, 0].numel(),
+    "mse_mean": voxel_error,
+    "jaccard": jaccard_distance,
+}
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,21 @@ def score_forecasts(
 ) -> Scores:
     """Forecast every batch (B, T, C, H, W), of which there is at least one.
 
+    Of volumes (B, T, C, D, H, W) the metrics are `mse`, `mse_mean` and `jaccard`.
+
     Args:
         batches: of clips.
         forecast: gives the forecast of a batch and the true frames, both (B, horizon, C, H, W).
         context: frames before the forecast.
     """
     standard = get_protocol("standard").metrics
-    model_scores, copy_scores = (PerStep({name: standard[name] for name in _METRICS}) for _ in range(2))
+    scores: tuple[PerStep, PerStep] | None = None
     shown: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
+        if scores is None:
+            metrics = _OF_VOLUMES if batch.ndim == 6 else {name: standard[name] for name in _METRICS}
+            scores = PerStep(metrics), PerStep(metrics)
+        model_scores, copy_scores = scores
         prediction, truth = forecast(batch)
         prediction, seen = prediction.float(), batch[:, :context]
         model_scores.update(prediction, truth)

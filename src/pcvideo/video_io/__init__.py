@@ -18,13 +18,16 @@ from pcvideo.video_io.read import (
     read_clip,
     read_window,
 )
+from pcvideo.video_io.volumes import SCENE_SUFFIXES, Scenes, read_scenes, read_volumes, write_scenes
 from pcvideo.video_io.write import write_frames, write_gif, write_video
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "SCENE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Clip",
     "FrameSource",
+    "Scenes",
     "VideoError",
     "VideoInfo",
     "iter_frames",
@@ -32,11 +35,14 @@ __all__ = [
     "open_source",
     "probe",
     "read_clip",
+    "read_scenes",
+    "read_volumes",
     "read_window",
     "resize_frames",
     "to_clip_tensor",
     "to_grey",
     "write_frames",
     "write_gif",
+    "write_scenes",
     "write_video",
 ]

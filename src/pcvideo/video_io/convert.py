@@ -21,7 +21,9 @@ __all__ = [
     "fit_channels",
     "guess_layout",
     "in_spans",
+    "repair_frames",
     "resize_frames",
+    "scale_values",
     "to_clip_tensor",
     "to_grey",
 ]
@@ -72,11 +74,11 @@ def convert(
     frames = arrange(frames, guess_layout(tuple(frames.shape), layout, channels))
     if frames.numel() == 0:
         raise ValueError(f"frames must hold at least one frame and one pixel, got {describe(array)}")
-    frames = _scale(frames, value_range)
+    frames = scale_values(frames, value_range)
     notes: list[str] = []
     time_axis = frames.ndim - 4
     if nan == "repair":
-        frames, repaired = _repair(frames, time_axis)
+        frames, repaired = repair_frames(frames, time_axis)
         if repaired:
             notes.append(f"NaN or infinity replaced by a neighbouring frame's value in frames {in_spans(repaired)}")
     check_values("frames", frames, time_axis=time_axis)
@@ -151,7 +153,8 @@ def arrange(frames: Tensor, layout: str) -> Tensor:
     return frames
 
 
-def _scale(frames: Tensor, value_range: tuple[float, float] | None) -> Tensor:
+def scale_values(frames: Tensor, value_range: tuple[float, float] | None) -> Tensor:
+    """Floats in [0, 1] from any dtype with a known range, or from the range that is declared."""
     wide = frames.to(torch.float64 if frames.dtype == torch.float64 else torch.float32)
     if value_range is not None:
         if not isinstance(value_range, (tuple, list)) or len(value_range) != 2:
@@ -172,7 +175,8 @@ def _scale(frames: Tensor, value_range: tuple[float, float] | None) -> Tensor:
     )
 
 
-def _repair(frames: Tensor, time_axis: int) -> tuple[Tensor, list[int]]:
+def repair_frames(frames: Tensor, time_axis: int) -> tuple[Tensor, list[int]]:
+    """NaN and infinity replaced by the place's value in the frame before, or after; and which frames held one."""
     missing = ~torch.isfinite(frames)
     others = [axis for axis in range(frames.ndim) if axis != time_axis]
     bad = [int(index) for index in missing.sum(others).nonzero().flatten()]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pcvideo._checks import check_int
 
-__all__ = ["Strategy"]
+__all__ = ["Strategy", "name_within"]
 
 
 class Strategy(nn.Module, ABC):
@@ -21,7 +21,9 @@ class Strategy(nn.Module, ABC):
     It is a module, so that what is wrapped for many devices is what is really called, and so that further networks
     (a discriminator) and what a regime remembers (buffers) are saved with it. In each step the trainer calls `begin`;
     then `forward`, and backward, for each of the batch's `pieces`; then, the optimizer having moved the parameters that
-    a gradient reached, `update`. So a regime that trains networks in turn sets `requires_grad` of each in `begin`.
+    a gradient reached, `update`. So a regime that trains networks in turn lets the others `rest`, in `begin`.
+
+    A strategy may be made of others, as submodules: these use the model that the outermost one owns and saves.
 
     Args:
         context: true frames that are seen before the forecast.
@@ -39,6 +41,7 @@ class Strategy(nn.Module, ABC):
     def __init__(self, *, context: int, horizon: int) -> None:
         super().__init__()
         self.context, self.horizon = check_int("context", context), check_int("horizon", horizon)
+        self._resting: list[nn.Parameter] = []
 
     @property
     def length(self) -> int:
@@ -48,7 +51,24 @@ class Strategy(nn.Module, ABC):
     def attach(self, model: nn.Module) -> Self:
         """Take the model to train; the trainer calls it."""
         self.model = model
+        for part in self.modules():
+            if isinstance(part, Strategy) and part is not self:
+                # No submodule of the part: its weights would be saved twice, and have two names.
+                part._modules.pop("model", None)
+                object.__setattr__(part, "model", model)
         return self
+
+    def rest(self, *networks: nn.Module) -> None:
+        """Keep gradients from the parameters of these networks until the next call; those that rested wake first.
+
+        Parameters that were frozen by anyone else stay as they are.
+        """
+        for parameter in self._resting:
+            parameter.requires_grad_(True)
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        self._resting = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in self._resting:
+            parameter.requires_grad_(False)
 
     def begin(self, step: int) -> None:
         """Told before each step, from 0, which one it is: for schedules, which follow from the step alone."""
@@ -72,3 +92,8 @@ class Strategy(nn.Module, ABC):
         """For validation: the model's forecast (B, horizon, C, H, W) from the context, and the true frames."""
         truth = batch[:, self.context : self.length]
         return model(batch[:, : self.context], truth.shape[1]), truth
+
+
+def name_within(part: str, pattern: str) -> str:
+    """What a pattern over a strategy's parameter names is in the one that has it as `part`: the model's stay."""
+    return pattern if pattern.startswith("model.") else f"{part}.{pattern}"
