@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     summary = "turn a checkpoint of a published code into a model's folder"
     parser = add_command(commands, "convert", run, summary=summary, description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("checkpoint", type=Path, help="file of the published code: .pt, .pth, .safetensors")
+    parser.add_argument("checkpoint", type=Path, help="file of the published code: .pt, .pth, .safetensors, or .h5 of Keras")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--system", choices=tuple(SYSTEMS), help="whose checkpoint it is, if it is not to be seen")
     parser.add_argument("--config", metavar="JSON", help="arguments of the model, in place of those that are seen")
