@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 # What wrapping a model for several devices, or compiling it, puts before every name.
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
-_NUMBERS = "?bBhHiIlLqQefd"
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 def read_checkpoint(path: str | Path) -> Parts:
@@ -92,18 +91,29 @@ def _refuse_bombs(path: Path) -> None:
 
 
 def _number_types() -> list[Any]:
-    """What the restricted reader may make besides tensors: numbers of numpy, under the names of its versions."""
-    kinds = {type(np.dtype(code)) for code in _NUMBERS}
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [(_number, name) for name in names] + [(np.dtype, "numpy.dtype"), *kinds]
+    """What the restricted reader may make besides tensors: numbers of numpy, under the names of its versions.
+
+    Ours stand in numpy's place, whose own would make objects too, and set on a dtype whatever a pickle says.
+    """
+    scalars = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [*((_number, name) for name in scalars), (_NumberKind, "numpy.dtype")]
 
 
-def _number(dtype: Any, data: Any = None) -> Any:
-    """A number of numpy from its bytes; numpy's own function would make objects too."""
-    if not isinstance(dtype, np.dtype) or dtype.char not in _NUMBERS or not isinstance(data, bytes):
-        raise TypeError(f"expected a number of numpy, got {dtype!r}")
-    (number,) = np.frombuffer(data, dtype)
-    return number
+class _NumberKind:
+    """In the place of a dtype of numpy, if it is one of numbers."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if code not in _NUMBERS:
+            raise TypeError(f"expected a kind of number, got {code!r}")
+
+    def __setstate__(self, state: Any) -> None:
+        """The order of its bytes and the like, which nobody reads."""
+
+
+def _number(kind: Any, data: Any = None) -> None:
+    """In the place of a number of numpy, such as a loss; it is no weight, so it is left out."""
+    if not isinstance(kind, _NumberKind) or not isinstance(data, bytes):
+        raise TypeError(f"expected a kind of number and its bytes, got {kind!r}")
 
 
 def _parts_of(content: Any) -> Parts:

@@ -18,8 +18,8 @@ __all__ = ["Step"]
 _FORMAT = 1
 _FRAME, _PREDICTION, _NEXT = "frame", "prediction", "next."
 _SIDES = {2: ("height", "width"), 3: ("depth", "height", "width")}
-# The exporter asks for a largest size; this many times what a model's sizes are a multiple of.
-_LARGEST = 4096
+# The exporter asks for largest sizes: of the batch, and of a side in units of what a model's sizes are a multiple of.
+_LARGEST_BATCH, _LARGEST = 2**16, 4096
 
 Axis = tuple[str, int]
 """What an axis stands for, "batch" or a side of the frame, and the share of it: (side, 4) is a quarter."""
@@ -78,13 +78,14 @@ class Step(nn.Module):
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], list[dict[int, Any]]]:
         """Which axes of the frame and the state are open, for `torch.export`."""
+        batch = Dim("batch", min=1, max=_LARGEST_BATCH)
         of = {side: Dim(f"{side}_units", min=1, max=_LARGEST) for side in self.sides}
 
         def open_axes(name: str) -> dict[int, Any]:
             found: dict[int, Any] = {}
             for axis, (what, share) in self.axes[name].items():
                 units = self.multiple // share
-                found[axis] = Dim("batch") if what == "batch" else of[what] if units == 1 else units * of[what]
+                found[axis] = batch if what == "batch" else of[what] if units == 1 else units * of[what]
             return found
 
         return open_axes(_FRAME), [open_axes(name) for name in self.carried]
