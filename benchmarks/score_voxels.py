@@ -16,7 +16,7 @@ import json
 import torch
 
 import pcvideo
-from pcvideo.convert import conv_lstm_from_keras, read_keras_weights
+from pcvideo.convert import load_original
 from pcvideo.data import VOXEL_FORMATS, VoxelScenes
 from pcvideo.metrics import VolumeScores
 from pcvideo.models import forecast_windows, next_frames
@@ -40,9 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keras = arguments.keras
-    model = (
-        pcvideo.from_pretrained(arguments.model) if keras is None else conv_lstm_from_keras(read_keras_weights(keras))
-    )
+    model = pcvideo.from_pretrained(arguments.model) if keras is None else load_original(keras)
     clips = VoxelScenes(arguments.data, format=arguments.format)
     count = len(clips) if arguments.clips is None else min(arguments.clips, len(clips))
     scores = {name: VolumeScores(context=CONTEXT, horizon=HORIZON) for name in arguments.tests}

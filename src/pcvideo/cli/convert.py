@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcvideo.cli._common import add_command, print_json
-from pcvideo.convert import (
-    SYSTEMS,
-    Original,
-    conv_lstm_from_keras,
-    read_keras_weights,
-    read_original,
-    save_original,
-)
+from pcvideo.convert import SYSTEMS, Original, read_original, save_original
 from pcvideo.models import Predictor
 
 __all__ = ["add_parser", "run"]
@@ -26,7 +19,7 @@ same outputs.
 
 Whose it is and how large is seen from the names and shapes of its tensors. What the published code makes and never
 uses is dropped; anything missing, unexpected or of another shape is refused. Nothing in the file is run: a pickle that
-asks for more than tensors and numbers is refused. An .h5 file is one of Keras' ConvLSTM3D weights."""
+asks for more than tensors and numbers is refused."""
 
 _EPILOG = """examples:
   pcvideo convert mspn_kth.pth mspn-kth
@@ -49,26 +42,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Convert, write, and tell what was seen."""
     config = None if arguments.config is None else _object(arguments.config)
-    if arguments.checkpoint.suffix.lower() == ".h5":
-        _convert_keras(arguments)
-        return
     original = read_original(arguments.checkpoint, system=arguments.system, config=config)
     save_original(original, arguments.out)
     if arguments.json:
         print_json(_facts(original) | {"folder": str(arguments.out)})
         return
     _tell(original, arguments.out)
-
-
-def _convert_keras(arguments: argparse.Namespace) -> None:
-    model = conv_lstm_from_keras(read_keras_weights(arguments.checkpoint))
-    model.save_pretrained(arguments.out)
-    facts = {"system": "convlstm3d", "model": type(model).__name__, "config": model.config}
-    if arguments.json:
-        print_json(facts | {"folder": str(arguments.out)})
-        return
-    print(f"seen: Keras' ConvLSTM3D, with hidden_channels={model.hidden_channels}\nwritten: {arguments.out}")
-    print(f"next: pcvideo predict --model {arguments.out}")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pcvideo import _files
 from pcvideo._files import WeightsCorruptError
+from pcvideo.convert.keras_3d import read_keras_weights
 
 __all__ = ["Parts", "read_checkpoint"]
 
@@ -25,13 +26,14 @@ Parts = dict[str, dict[str, Tensor]]
 """The tensors of a file by the entry that they stand in; those of the file itself under an empty name."""
 
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
+_HDF5_START = b"\x89HDF\r\n\x1a\n"
 # What wrapping a model for several devices, or compiling it, puts before every name.
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 def read_checkpoint(path: str | Path) -> Parts:
-    """The tensors of a checkpoint file (.pt, .pth, .safetensors; by its content, not its ending), on the CPU.
+    """The tensors of a checkpoint file (.pt, .pth, .safetensors, .h5; by its content, not its ending), on the CPU.
 
     The prefixes `module.` and `_orig_mod.` are taken off the names. What is no tensor, such as an epoch, is left out.
 
@@ -46,7 +48,10 @@ def read_checkpoint(path: str | Path) -> Parts:
         raise IsADirectoryError(f"{path} is a folder; convert takes a checkpoint file of the published code")
     with path.open("rb") as file:
         start = file.read(8)
-    content = _read_torch(path) if start.startswith(_TORCH_STARTS) else _files.read_tensors(path)
+    if start == _HDF5_START:
+        content: Any = {name: torch.from_numpy(array) for name, array in read_keras_weights(path).items()}
+    else:
+        content = _read_torch(path) if start.startswith(_TORCH_STARTS) else _files.read_tensors(path)
     parts = {part: _named(path, tensors) for part, tensors in _parts_of(content).items()}
     if not parts:
         raise ValueError(f"{path} holds no tensors by name; expected a state dict, or an entry that is one")

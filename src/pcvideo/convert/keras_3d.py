@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ConvLSTM3D weights of Keras, as published for the 4-D cavities, to `ConvLSTMPredictor(legacy=True)`.
 
-    model = conv_lstm_from_keras(read_keras_weights("convlstm3d_16_T80_TINC4.h5"))
-
 Keras keeps channels last and the kernels of inputs and hidden state apart, with the gates in the order input, forget,
-candidate, output; here one kernel stands over both, with the candidate last.
+candidate, output; here one kernel stands over both, with the candidate last. Its layers are numbered as they were made,
+the first one without a number.
 """
 
 from __future__ import annotations
@@ -16,119 +15,151 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pcvideo._files import WeightsCorruptError
 from pcvideo._optional import require
+from pcvideo.convert._system import Entry, Shapes, System, fit, same
 from pcvideo.models import ConvLSTMPredictor
 
-__all__ = ["conv_lstm_from_keras", "read_keras_weights"]
+__all__ = ["CONV_LSTM_3D_SYSTEM", "conv_lstm_from_keras", "read_keras_weights"]
 
-_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def read_keras_weights(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a Keras 2 weights file (.h5) by layer and weight, such as `conv_lstm3d_1/recurrent_kernel`.
 
-    Only arrays are read; what else the file holds is not looked at.
+    Only arrays are read that lie in the file itself; what else it holds is not looked at.
 
     Raises:
         ImportError: h5py is not installed.
-        FileNotFoundError, ValueError: there is no such file, or it is none of Keras 2.
+        FileNotFoundError: there is no such file.
+        WeightsCorruptError: it is none of Keras 2, or an array lies elsewhere or claims more than the file has.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no Keras weights file at {path}")
+    size = path.stat().st_size
     h5py = require("h5py", extra="convert", purpose="reading Keras weights")
     arrays: dict[str, np.ndarray] = {}
 
     def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and node.dtype.kind == "f":
-            layer, weight = name.split("/")[-2:]
-            arrays[f"{layer}/{weight.split(':')[0]}"] = np.asarray(node)
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind != "f" or "/" not in name:
+            return
+        if node.external or node.is_virtual or node.nbytes > size:
+            raise WeightsCorruptError(path, f"its array {name} lies in another file, or claims more than this one has")
+        layer, weight = name.split("/")[-2:]
+        arrays[f"{layer}/{weight.split(':')[0]}"] = np.asarray(node)
 
     try:
         with h5py.File(path, "r") as file:
             file.get("model_weights", file).visititems(visit)
-    except OSError as error:
-        raise ValueError(f"{path} is no HDF5 file, as Keras 2 writes them: {error}") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightsCorruptError(path, f"it is no HDF5 file as Keras 2 writes them ({error})") from error
     if not arrays:
-        raise ValueError(f"{path} holds no weights; expected groups such as conv_lstm3d/kernel")
+        raise WeightsCorruptError(path, "it holds no weights of layers such as conv_lstm3d/kernel")
     return arrays
 
 
-def conv_lstm_from_keras(arrays: Mapping[str, np.ndarray]) -> ConvLSTMPredictor:
+def conv_lstm_from_keras(arrays: Mapping[str, np.ndarray]) -> nn.Module:
     """The published network with these weights, in evaluation mode.
 
     Args:
-        arrays: as `read_keras_weights` gives them. Numbered layers count from the one without a number.
+        arrays: as `read_keras_weights` gives them.
 
     Raises:
         ValueError: a layer or weight is missing, one is left over, or the shapes are of no ConvLSTM3D.
     """
-    left = {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
-    layers = _layers(left, "conv_lstm3d")
-    if not layers or not _layers(left, "conv3d"):
-        raise ValueError(f"expected the layers conv_lstm3d and conv3d, got {', '.join(sorted(left)) or 'nothing'}")
-    tensors: dict[str, Tensor] = {}
-    widths, sides = [], []
-    for index, layer in enumerate(layers):
-        kernel, recurrent, bias = (_take(left, f"{layer}/{name}") for name in ("kernel", "recurrent_kernel", "bias"))
-        if kernel.ndim != 5 or recurrent.ndim != 5 or kernel.shape[-1] != 4 * recurrent.shape[-2]:
-            raise ValueError(
-                f"{layer}: a kernel {tuple(kernel.shape)} with the recurrent one {tuple(recurrent.shape)} is of no "
-                f"ConvLSTM3D"
-            )
-        widths.append(recurrent.shape[-2])
-        sides.append(kernel.shape[0])
-        both = torch.cat([_first(kernel), _first(recurrent)], dim=1)
-        tensors[f"cells.{index}.to_gates.weight"] = _candidate_last(both)
-        tensors[f"cells.{index}.to_gates.bias"] = _candidate_last(bias)
-    norms = _layers(left, "batch_normalization")
-    for index, layer in enumerate(norms):
-        for theirs, ours in _NORM.items():
-            tensors[f"norms.{index}.{ours}"] = _take(left, f"{layer}/{theirs}")
-        tensors[f"norms.{index}.num_batches_tracked"] = torch.tensor(0)
-    (head,) = _layers(left, "conv3d")[:1]
-    kernel = _take(left, f"{head}/kernel")
-    tensors["head.weight"], tensors["head.bias"] = _first(kernel), _take(left, f"{head}/bias")
-    if left:
-        raise ValueError(f"the weights {', '.join(sorted(left))} are of no ConvLSTM3D next-volume network")
-    model = ConvLSTMPredictor(
-        in_channels=kernel.shape[-1],
-        hidden_channels=widths,
-        kernel_sizes=sides,
-        head_kernel_size=kernel.shape[0],
-        batch_norm=bool(norms),
-        legacy=True,
-    ).to(kernel.dtype)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"the weights fit no ConvLSTM3D next-volume network: {error}") from error
-    return model.eval()
+    tensors = {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
+    config = _infer(Shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}))
+    return fit(CONV_LSTM_3D_SYSTEM, tensors, config, "what was given").model
 
 
-def _layers(arrays: Mapping[str, Tensor], kind: str) -> list[str]:
+def _infer(shapes: Shapes) -> dict[str, Any]:
+    layers = _layers(shapes, "conv_lstm3d")
+    kernels = [shapes.of(f"{layer}/kernel", 5) for layer in layers]
+    head = shapes.of(f"{_layer(shapes, 'conv3d', 0)}/kernel", 5)
+    return {
+        "in_channels": head[-1],
+        "hidden_channels": [kernel[-1] // 4 for kernel in kernels],
+        "kernel_sizes": [kernel[0] for kernel in kernels],
+        "head_kernel_size": head[0],
+        "batch_norm": bool(_layers(shapes, "batch_normalization")),
+        "legacy": True,
+    }
+
+
+def _entry(name: str, config: Mapping[str, Any], shapes: Shapes) -> Entry:
+    part, *place, weight = name.split(".")
+    if part == "head":
+        theirs = f"{_layer(shapes, 'conv3d', 0)}/{'kernel' if weight == 'weight' else 'bias'}"
+        return Entry((theirs,), _to_first, _to_last) if weight == "weight" else same(theirs)
+    if part == "norms":
+        layer = _layer(shapes, "batch_normalization", int(place[0]))
+        # Keras counts no batches.
+        return same(f"{layer}/{_NORM[weight]}") if weight in _NORM else Entry((), _no_batches, lambda tensor: ())
+    layer = _layer(shapes, "conv_lstm3d", int(place[0]))
+    if weight == "bias":
+        return Entry((f"{layer}/bias",), _candidate_last, lambda tensor: (_candidate_third(tensor),))
+    return Entry((f"{layer}/kernel", f"{layer}/recurrent_kernel"), _join_kernels, _split_kernels)
+
+
+def _layers(shapes: Mapping[str, Any], kind: str) -> list[str]:
     """The layers of a kind in the order that they were made in."""
-    found = {name.split("/")[0] for name in arrays}
-    numbered = {layer: re.fullmatch(rf"{kind}(?:_(\d+))?", layer) for layer in found}
-    return sorted(
-        (name for name, match in numbered.items() if match), key=lambda name: int((numbered[name] or {1: 0})[1] or 0)
-    )
+    found = {name.split("/")[0] for name in shapes}
+    numbers = {layer: re.fullmatch(rf"{kind}(?:_(\d+))?", layer) for layer in found}
+    return sorted((layer for layer, match in numbers.items() if match), key=lambda layer: int(numbers[layer][1] or 0))  # type: ignore[index]
 
 
-def _take(arrays: dict[str, Tensor], name: str) -> Tensor:
-    if name not in arrays:
-        raise ValueError(f"the Keras weights lack {name}; known: {', '.join(sorted(arrays))}")
-    return arrays.pop(name)
+def _layer(shapes: Mapping[str, Any], kind: str, index: int) -> str:
+    """The layer of a kind by its place; by the number that it would have where the file has no such."""
+    found = _layers(shapes, kind)
+    return found[index] if index < len(found) else f"{kind}_{index}" if index else kind
 
 
-def _first(kernel: Tensor) -> Tensor:
+def _to_first(kernel: Tensor) -> Tensor:
     """(depth, height, width, in, out) to (out, in, depth, height, width)."""
     return kernel.permute(4, 3, 0, 1, 2)
+
+
+def _to_last(kernel: Tensor) -> tuple[Tensor, ...]:
+    return (kernel.permute(2, 3, 4, 1, 0),)
+
+
+def _join_kernels(kernel: Tensor, recurrent: Tensor) -> Tensor:
+    return _candidate_last(torch.cat([_to_first(kernel), _to_first(recurrent)], dim=1))
+
+
+def _split_kernels(both: Tensor) -> tuple[Tensor, ...]:
+    hidden = both.shape[0] // 4
+    parts = _candidate_third(both).split([both.shape[1] - hidden, hidden], dim=1)
+    return tuple(part for kernel in parts for part in _to_last(kernel))
 
 
 def _candidate_last(gates: Tensor) -> Tensor:
     """The blocks input, forget, candidate, output along the first axis, with the candidate moved to the end."""
     enter, forget, candidate, leave = gates.chunk(4)
     return torch.cat([enter, forget, leave, candidate])
+
+
+def _candidate_third(gates: Tensor) -> Tensor:
+    enter, forget, leave, candidate = gates.chunk(4)
+    return torch.cat([enter, forget, candidate, leave])
+
+
+def _no_batches() -> Tensor:
+    return torch.tensor(0)
+
+
+def _dead(config: Mapping[str, Any]) -> str:
+    return r"(?!)"
+
+
+CONV_LSTM_3D_SYSTEM = System(
+    name="conv-lstm-3d",
+    model=ConvLSTMPredictor,
+    mark=r"conv_lstm3d(?:_\d+)?/",
+    infer=_infer,
+    entry=_entry,
+    dead=_dead,
+    only={"legacy": True, "spatial_dims": 3, "patch": 1, "residual": False},
+)

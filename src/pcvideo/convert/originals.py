@@ -19,6 +19,7 @@ from pcvideo._weights import CONFIG_NAME, OWNED, write_weights
 from pcvideo.convert._system import Shapes, System, fit, unfit
 from pcvideo.convert.checkpoints import read_checkpoint
 from pcvideo.convert.discriminator import DISCRIMINATOR_SYSTEM
+from pcvideo.convert.keras_3d import CONV_LSTM_3D_SYSTEM
 from pcvideo.convert.mspn import MSPN_SYSTEM
 from pcvideo.convert.ppnv2 import PPNV2_SYSTEM
 from pcvideo.models import Predictor
@@ -27,7 +28,9 @@ from pcvideo.models._pretrained import SHARD_SIZE, config_file
 __all__ = ["SYSTEMS", "Original", "load_original", "read_original", "save_original", "to_original"]
 
 # Where a file holds several, the first one is taken.
-SYSTEMS: dict[str, System] = {system.name: system for system in (MSPN_SYSTEM, PPNV2_SYSTEM, DISCRIMINATOR_SYSTEM)}
+SYSTEMS: dict[str, System] = {
+    system.name: system for system in (MSPN_SYSTEM, PPNV2_SYSTEM, DISCRIMINATOR_SYSTEM, CONV_LSTM_3D_SYSTEM)
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +58,8 @@ def read_original(path: str | Path, *, system: str | None = None, config: Mappin
     """Convert a checkpoint of the published code.
 
     Args:
-        path: a .pt, .pth or .safetensors file: a state dict, or what a training script saved around one. Nothing in it
-            is ever run.
+        path: a .pt, .pth or .safetensors file: a state dict, or what a training script saved around one; or a .h5 file
+            of Keras. Nothing in it is ever run.
         system: whose it is, a key of `SYSTEMS`; None sees it from the names.
         config: arguments of the model to take instead of those seen from the shapes, such as `{"clamp": True}`.
 
