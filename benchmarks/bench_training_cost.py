@@ -93,14 +93,15 @@ def grid(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [PUBLISHED_NAME, *(model.name for model in pcvideo.list_models())]
+    facts = {model.name: model.facts["recipe"]["size"] for model in pcvideo.list_models()}
+    # Those of images; volumes are trained otherwise.
+    names = [PUBLISHED_NAME, *(name for name, size in facts.items() if len(size) == 2)]
     parser.add_argument("--models", nargs="+", default=names, choices=names)
     parser.add_argument("--quick", action="store_true", help="one row each, to see that the script runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
     columns = ["frames", "size", "batch", "MiB, kept", "MiB, again", "share", "s, kept", "s, again", "times"]
-    facts = {model.name: model.facts["recipe"]["size"] for model in pcvideo.list_models()}
     for name in options.models:
         large = name == PUBLISHED_NAME
         size = (64, 64) if large else (int(facts[name][0]), int(facts[name][1]))

@@ -171,6 +171,8 @@ def test_what_makes_no_run_is_refused_before_it_begins(
     assert "leave out --model" in refused(capsys, "--init", colour_model, "--model", "mspn", *run)
     assert "unknown key 'merge'" in refused(capsys, "--init", colour_model, "--merge", "add", *run)
     assert f"--init {colour_model} trains them further" in refused(capsys, "--model", colour_model, *run)
+    assert "--model must be one of mspn, ppnv2" in refused(capsys, "--model", "convlstmpredictor", *run)
+    assert "weights for volumes" in refused(capsys, "--init", "convlstm-voxels", *run)
     assert "did you mean 'MSPN'?" in refused(capsys, "--model", "MSPNN", *run)
     assert "channels must hold at least levels + 1" in refused(capsys, "--channels", 4, 8, "--levels", 2, *run)
     assert "unknown key 'widths'" in refused(capsys, "--model-config", '{"widths": [4]}', *run)

@@ -14,6 +14,7 @@ import pcvideo
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fine_tune.py"
 
 
+@pytest.mark.slow
 def test_the_example_fine_tunes_built_in_weights_on_colour_tensors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from pcvideo.cli._common import load_model
 from pcvideo.cli._settings import read_config_file
 from pcvideo.cli._train_settings import MODEL_SETTINGS
 from pcvideo.models import PPNV2, Predictor, adapt
-from pcvideo.models._catalog import ARCHITECTURES, architecture
+from pcvideo.models._catalog import architecture
 
 __all__ = ["read_model_config", "size_learnt_at", "trained_model", "with_published_loss"]
 
@@ -30,6 +30,8 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "MSPN": {"levels": 3, "channels": (64, 128, 256, 512), "hidden_channels": 32},
     "PPNV2": {"channels": (3, 64, 128, 256, 512, 512)},
 }
+_TRAINABLE = ", ".join(name.lower() for name in _PUBLISHED)
+_IN_PYTHON = "pcvideo.Trainer trains every model"
 _PUBLISHED_LOSS: dict[str, dict[str, Any]] = {
     "MSPN": {"level_weights": "equal", "step_weights": None, "encoding_loss": False},
     "PPNV2": {"level_weights": "shared_above", "step_weights": "damp_first", "encoding_loss": True},
@@ -56,9 +58,10 @@ def trained_model(settings: Mapping[str, Any], *, tell: bool = True) -> tuple[Pr
     name = settings["model"] or "mspn"
     known = [model.name for model in hub.list_models()]
     if name in known or Path(name).is_dir():
-        names_of_models = ", ".join(kind.lower() for kind in ARCHITECTURES)
-        raise ValueError(f"--model {name} are weights; --init {name} trains them further (--model: {names_of_models})")
+        raise ValueError(f"--model {name} are weights; --init {name} trains them further (--model: {_TRAINABLE})")
     kind = architecture(name)
+    if kind.__name__ not in _PUBLISHED:
+        raise ValueError(f"--model must be one of {_TRAINABLE}, which learn from videos here, got {name}; {_IN_PYTHON}")
     own = list(inspect.signature(kind).parameters)
     check_keys(f"--model {name}", given, own)
     given = read_model_config(settings["model_config"], own) | _in_own_form(kind, given)
@@ -76,7 +79,7 @@ def size_learnt_at(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     """The frame size that the weights of `--init` learnt at, as their card has it; None where none tells."""
     for published in hub.list_models():
         size = published.facts.get("recipe", {}).get("size")
-        if settings["init"] in (published.name, str(published.folder)) and size:
+        if settings["init"] in (published.name, str(published.folder)) and size and len(size) == 2:
             return int(size[0]), int(size[1])
     return None
 
@@ -95,6 +98,8 @@ def _from_weights(settings: Mapping[str, Any], given: Mapping[str, Any], *, tell
     if settings["model"] is not None:
         raise ValueError(f"--init {name} says which model it is; leave out --model")
     model = load_model(name, torch.device("cpu"))
+    if model.spatial_dims != 2:
+        raise ValueError(f"--init {name} are weights for volumes, and this command trains on videos; {_IN_PYTHON}")
     own = list(model.config)
     check_keys(f"--init {name}, a {type(model).__name__},", given, own)
     wanted = read_model_config(settings["model_config"], own) | _in_own_form(type(model), given)
