@@ -137,10 +137,9 @@ class Trainer:
         self.num_workers = check_int("num_workers", num_workers, minimum=0)
         self.data_timeout = check_number("data_timeout", data_timeout, minimum=0)
         self.grace = check_number("grace", grace, minimum=0)
-        self.keep, self.max_bad_steps = check_int("keep", keep), check_int("max_bad_steps", max_bad_steps, minimum=0)
-        self.keep_every = check_int("keep_every", keep_every, minimum=0)
-        self.callbacks = tuple(callbacks)
-        self.loggers = default_loggers() if loggers is None else tuple(loggers)
+        self.keep, self.keep_every = check_int("keep", keep), check_int("keep_every", keep_every, minimum=0)
+        self.max_bad_steps = check_int("max_bad_steps", max_bad_steps, minimum=0)
+        self.callbacks, self.loggers = tuple(callbacks), default_loggers() if loggers is None else tuple(loggers)
         wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.ranks, self.device = join_ranks(wanted, timeout=check_number("rank_timeout", rank_timeout, minimum=1))
         check_parts(self.settings, self.ranks.count)
@@ -349,8 +348,7 @@ class Trainer:
             yield next(batches)
 
     def _train_step(self, indices: Sequence[int], batch: Tensor) -> float:
-        started = time.perf_counter()
-        settings = self.settings
+        started, settings = time.perf_counter(), self.settings
         factor = learning_rate_factor(
             settings["schedule"], self.step, steps=settings["steps"], warmup=settings["warmup"]
         )
