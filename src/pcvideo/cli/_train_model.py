@@ -19,7 +19,7 @@ from pcvideo.cli._common import load_model
 from pcvideo.cli._settings import read_config_file
 from pcvideo.cli._train_settings import MODEL_SETTINGS
 from pcvideo.models import PPNV2, Predictor, adapt
-from pcvideo.models._catalog import ARCHITECTURES, architecture
+from pcvideo.models._catalog import architecture
 
 __all__ = ["read_model_config", "size_learnt_at", "trained_model", "with_published_loss"]
 
@@ -56,9 +56,13 @@ def trained_model(settings: Mapping[str, Any], *, tell: bool = True) -> tuple[Pr
     name = settings["model"] or "mspn"
     known = [model.name for model in hub.list_models()]
     if name in known or Path(name).is_dir():
-        names_of_models = ", ".join(kind.lower() for kind in ARCHITECTURES)
+        names_of_models = ", ".join(kind.lower() for kind in _PUBLISHED)
         raise ValueError(f"--model {name} are weights; --init {name} trains them further (--model: {names_of_models})")
     kind = architecture(name)
+    if kind.__name__ not in _PUBLISHED:
+        raise ValueError(
+            f"--model {name} is trained on triplets of frames, not on clips; see examples/training/wavelet_vfi.py"
+        )
     own = list(inspect.signature(kind).parameters)
     check_keys(f"--model {name}", given, own)
     given = read_model_config(settings["model_config"], own) | _in_own_form(kind, given)
