@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pcvideo import MSPN, PPNV2, MultiScalePredictor, losses, metrics, video_io
+from pcvideo import MSPN, PPNV2, MultiScalePredictor, losses, metrics, ops, video_io
 from pcvideo.data import MovingMNIST
 from pcvideo.layers import EDLSTMCell
-from pcvideo.models import Predictor
+from pcvideo.models import Interpolator, Predictor
 from pcvideo.rollout import feed_context, rollout
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conventions.md"
@@ -262,6 +262,34 @@ def test_a_forecast_leaves_the_stream_where_it_is(model: MSPN, clips: Tensor) ->
         assert torch.equal(stream.forecast(4)[:, 0], pushed)
         assert torch.equal(undisturbed.push(clips[:, time]), pushed)
     torch.testing.assert_close(stream.forecast(4), model.predict(clips, horizon=4))
+
+
+class Halfway(Interpolator):
+    """The mean of both frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        return self.gain * (before + after) / 2
+
+
+@pins("`interpolate` keeps every frame at `factor` times its place: T frames become (T - 1) * factor + 1.")
+def test_interpolated_frames_stand_where_their_time_is() -> None:
+    clip = torch.tensor([0.0, 0.4, 0.8]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    frames = Halfway().interpolate(clip, 4, cut=None)
+    assert len(frames) == 9
+    torch.testing.assert_close(frames[:, 0, 0, 0], torch.linspace(0, 0.8, 9))
+    assert torch.equal(frames[::4], clip)
+
+
+@pins("Flow is in pixels, as (x, y), and says where to look: `backward_warp` sees pixel (x, y) at (x, y) + flow.")
+def test_flow_says_where_to_look() -> None:
+    frames = torch.arange(12.0).view(1, 1, 3, 4)
+    flow = torch.tensor([2.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
+    # Column 0 + 2, row 0 + 1.
+    assert ops.backward_warp(frames, flow)[0, 0, 0, 0] == frames[0, 0, 1, 2]
 
 
 @pins("A horizon is a whole number of at least 1.")

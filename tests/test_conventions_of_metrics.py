@@ -6,12 +6,14 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -114,12 +116,13 @@ def test_batches_of_any_size_give_the_same_means() -> None:
 
 @pytest.mark.usefixtures("fake_lpips")
 @pins(
-    "A report names its protocol: `standard`, `mspn`, `ppnv2` or `openstl`; the same clips score differently in each."
+    "A report names its protocol: `standard`, `mspn`, `ppnv2`, `openstl` or `wavelet_vfi`; the same clips score "
+    "differently in each."
 )
 def test_reports_name_their_protocol(pair: tuple[Tensor, Tensor]) -> None:
-    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "ppnv2", "standard"]
+    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "ppnv2", "standard", "wavelet_vfi"]
     assert [metrics.evaluate_frames(*pair, name)["protocol"] for name in metrics.PROTOCOLS] == list(metrics.PROTOCOLS)
-    assert len({round(score(name, pair)["ssim"], 3) for name in metrics.PROTOCOLS}) == 4
+    assert len({round(score(name, pair)["ssim"], 3) for name in metrics.PROTOCOLS}) == 5
     with pytest.raises(ValueError, match="did you mean 'openstl'"):
         metrics.evaluate_frames(*pair, "openstI")
 
@@ -174,6 +177,27 @@ def test_the_protocol_of_openstl(pair: tuple[Tensor, Tensor]) -> None:
     assert scores["mse"] == pytest.approx(np.mean(np.sum((prediction - target) ** 2, axis=(-3, -2, -1))))
     assert scores["mae"] == pytest.approx(np.mean(np.sum(np.abs(prediction - target), axis=(-3, -2, -1))))
     assert scores["ssim"] == pytest.approx(skimage_ssim(prediction.clip(0, 1), target, data_range=2), rel=1e-12)
+
+
+@pins("`wavelet_vfi`: PSNR and SSIM of middle frames; SSIM with a Gaussian window over rows, columns and colours.")
+def test_the_protocol_of_wavelet_vfi(pair: tuple[Tensor, Tensor]) -> None:
+    prediction, target = (frames.flatten(0, 1).numpy() for frames in pair)
+    scores = score("wavelet_vfi", pair)
+    error = np.mean((prediction - target) ** 2, axis=(1, 2, 3))
+    assert scores["psnr"] == pytest.approx(np.mean(10 * np.log10(1 / error)))
+    smooth = partial(gaussian_filter, sigma=1.5, radius=5, mode="nearest")
+    expected = [volume_ssim(one, other, smooth) for one, other in zip(prediction, target, strict=True)]
+    assert scores["ssim"] == pytest.approx(np.mean(expected), rel=1e-9)
+
+
+def volume_ssim(one: np.ndarray, other: np.ndarray, smooth: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The formula of Wang et al. 2004, Eq. 13, over three axes."""
+    mean, other_mean = smooth(one), smooth(other)
+    variances = smooth(one**2) - mean**2 + smooth(other**2) - other_mean**2
+    covariance = smooth(one * other) - mean * other_mean
+    first, second = 0.01**2, 0.03**2
+    numerator = (2 * mean * other_mean + first) * (2 * covariance + second)
+    return float((numerator / ((mean**2 + other_mean**2 + first) * (variances + second))).mean())
 
 
 @pins("A metric that can't be computed here is null, beside the reason.")

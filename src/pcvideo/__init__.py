@@ -9,7 +9,7 @@ from pcvideo import convert, data, export, hub, layers, losses, metrics, models,
 from pcvideo._version import __version__
 from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
-from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor, adapt
+from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor, WaveletVFI, adapt
 from pcvideo.training import Trainer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ModulatedConv",
     "MultiScalePredictor",
     "Trainer",
+    "WaveletVFI",
     "__version__",
     "adapt",
     "convert",

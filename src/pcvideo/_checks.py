@@ -97,19 +97,19 @@ def check_keys(what: str, keys: Iterable[str], known: Sequence[str]) -> None:
             )
 
 
-def check_size(name: str, height: int, width: int, multiple: int) -> None:
-    """Refuse a frame size that `multiple` does not divide, and say the nearest one that fits."""
-    check_sides(name, (height, width), multiple)
+def check_size(name: str, height: int, width: int, multiple: int, *, door: str = "predict") -> None:
+    """Refuse a frame size that `multiple` does not divide; name the nearest that fits, and the door that takes any."""
+    check_sides(name, (height, width), multiple, door=door)
 
 
-def check_sides(name: str, sides: Sequence[int], multiple: int) -> None:
+def check_sides(name: str, sides: Sequence[int], multiple: int, *, door: str = "predict") -> None:
     """Refuse (height, width), or (depth, height, width), that `multiple` does not divide; say the nearest that fits."""
     if any(side < 1 or side % multiple for side in sides):
         fit = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in sides)
         words = "a height and a width" if len(sides) == 2 else "a depth, a height and a width"
         raise ValueError(
             f"{name} must have {words} divisible by {multiple}, got {'x'.join(map(str, sides))}; "
-            f"the nearest size that fits is {fit}, or use predict(), which pads and crops"
+            f"the nearest size that fits is {fit}, or use {door}(), which pads and crops"
         )
 
 
@@ -155,10 +155,20 @@ def check_channels(name: str, got: int, expected: int) -> None:
         raise ValueError(f"{name}: the model expects C={expected} channels, got {got}{hint}")
 
 
-def check_values(name: str, frames: Tensor, *, time_axis: int = 1) -> None:
+def check_values(
+    name: str, frames: Tensor, *, time_axis: int = 1, first: int = 0, unit: str = "frame", door: str = "predict"
+) -> None:
     """Refuse NaN, infinity and values outside [0, 1], and name the first frame that holds one.
 
     Values are let through by 1e-3 of rounding. Costs one reduction; skipped under `torch.compile`.
+
+    Args:
+        name: of the argument, for the message.
+        frames: the frames.
+        time_axis: the axis that they are counted along.
+        first: the number of the first one.
+        unit: what is counted.
+        door: the call that mends or rescales.
     """
     if torch.compiler.is_compiling() or frames.is_meta:
         return
@@ -166,14 +176,14 @@ def check_values(name: str, frames: Tensor, *, time_axis: int = 1) -> None:
     # NaN fails both comparisons, so one test serves all three faults.
     if bool((low >= -1e-3) & (high <= 1 + 1e-3)):
         return
-    for index, frame in enumerate(frames.detach().unbind(time_axis)):
+    for index, frame in enumerate(frames.detach().unbind(time_axis), start=first):
         if not bool(torch.isfinite(frame).all()):
             raise ValueError(
-                f"{name}: frame {index} holds NaN or infinity; mend the source, or use predict(..., nan='repair')"
+                f"{name}: {unit} {index} holds NaN or infinity; mend the source, or use {door}(..., nan='repair')"
             )
         low, high = torch.aminmax(frame)
         if not bool((low >= -1e-3) & (high <= 1 + 1e-3)):
             raise ValueError(
-                f"{name}: frame {index} ranges over [{float(low):.4g}, {float(high):.4g}], expected [0, 1]; "
-                f"predict(..., value_range=(low, high)) rescales, and uint8 is taken as it is"
+                f"{name}: {unit} {index} ranges over [{float(low):.4g}, {float(high):.4g}], expected [0, 1]; "
+                f"{door}(..., value_range=(low, high)) rescales, and uint8 is taken as it is"
             )

@@ -144,7 +144,12 @@ def load_model(name: str | Path, device: torch.device) -> Predictor:
     Raises:
         FileNotFoundError, ValueError: see `pcvideo.hub.from_pretrained`.
     """
-    return hub.from_pretrained(name, device=device)
+    model = hub.from_pretrained(name, device=device)
+    if not isinstance(model, Predictor):
+        raise ValueError(
+            f"{name} is a {type(model).__name__}, which finds frames between frames; take pcvideo interpolate"
+        )
+    return model
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "PPNV2": {"channels": (3, 64, 128, 256, 512, 512)},
 }
 _TRAINABLE = ", ".join(name.lower() for name in _PUBLISHED)
-_IN_PYTHON = "pcvideo.Trainer trains every model"
+_IN_PYTHON = "pcvideo.Trainer trains every model, see examples/training"
 _PUBLISHED_LOSS: dict[str, dict[str, Any]] = {
     "MSPN": {"level_weights": "equal", "step_weights": None, "encoding_loss": False},
     "PPNV2": {"level_weights": "shared_above", "step_weights": "damp_first", "encoding_loss": True},

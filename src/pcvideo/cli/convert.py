@@ -10,7 +10,7 @@ from typing import Any
 
 from pcvideo.cli._common import add_command, print_json
 from pcvideo.convert import SYSTEMS, Original, read_original, save_original
-from pcvideo.models import Predictor
+from pcvideo.models import Interpolator, Predictor
 
 __all__ = ["add_parser", "run"]
 
@@ -86,3 +86,5 @@ def _tell(original: Original, folder: Path) -> None:
     print(f"written: {folder}")
     if isinstance(model, Predictor):
         print(f"next: pcvideo predict --model {folder}")
+    if isinstance(model, Interpolator):
+        print(f"next: pcvideo interpolate CLIP --model {folder}")

@@ -29,6 +29,9 @@ __all__ = ["add_parser", "run"]
 
 _CLIPS = 1000
 
+# The other one is for frames between frames.
+_FORECAST_PROTOCOLS = [name for name in PROTOCOLS if name != "wavelet_vfi"]
+
 _DESCRIPTION = """Score a model on many clips, beside copying the last frame and beside black frames.
 
 --dataset moving-mnist makes clips of moving digits, where clip i depends on --seed and i alone: from the folder with
@@ -75,7 +78,7 @@ def add_parser(commands: Any) -> None:
         "--json", nargs="?", const="-", metavar="OUT", help="write the figures there; alone or as -, print them alone"
     )
     parser.add_argument("--curve", type=Path, metavar="OUT", help="draw the MSE of each step there, as .png or .svg")
-    add_metric_flags(parser, protocols=list(PROTOCOLS))
+    add_metric_flags(parser, protocols=_FORECAST_PROTOCOLS)
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
 
@@ -167,7 +170,7 @@ def _guess(data: Path | None) -> str:
 def _score(arguments: argparse.Namespace, model: Predictor, clips: Any) -> Scores:
     from tqdm import tqdm  # noqa: PLC0415
 
-    scores = Scores(arguments.protocol or list(PROTOCOLS), lpips=arguments.lpips)
+    scores = Scores(arguments.protocol or _FORECAST_PROTOCOLS, lpips=arguments.lpips)
     indices = spread(len(clips), arguments.clips)
     with tqdm(total=len(indices), unit="clip", leave=False, disable=not sys.stderr.isatty()) as bar:
         for batch in batches(clips, indices, arguments.batch, model.device):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcvideo._checks import check_keys
-from pcvideo.models import Predictor
+from pcvideo.models import Interpolator, Predictor
 
 __all__ = ["Entry", "Fitted", "Rules", "Shapes", "System", "build", "fit", "rename", "same", "unfit"]
 
@@ -109,9 +109,9 @@ def rename(name: str, rules: Rules) -> str:
 
 def build(kind: type[nn.Module], config: Mapping[str, Any]) -> nn.Module:
     """A module with fresh weights; an unknown argument is refused with the nearest name."""
-    if issubclass(kind, Predictor):
+    if issubclass(kind, (Predictor, Interpolator)):
         return kind.from_config(config)
-    # The arguments of a module that is no predictor have no other place than its signature.
+    # The arguments of a module that has no config have no other place than its signature.
     arguments = list(kind.__init__.__kwdefaults__ or {})
     check_keys(f"the config of {kind.__name__}", config, arguments)
     return kind(**config)
@@ -175,7 +175,7 @@ def unfit(system: System, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: the model has an option that the published code lacks.
     """
-    config = model.config if isinstance(model, Predictor) else {}
+    config = model.config if isinstance(model, (Predictor, Interpolator)) else {}
     for argument, value in system.only.items():
         if config[argument] != value:
             raise ValueError(

@@ -22,14 +22,16 @@ from pcvideo.convert.discriminator import DISCRIMINATOR_SYSTEM
 from pcvideo.convert.keras_3d import CONV_LSTM_3D_SYSTEM
 from pcvideo.convert.mspn import MSPN_SYSTEM
 from pcvideo.convert.ppnv2 import PPNV2_SYSTEM
-from pcvideo.models import Predictor
+from pcvideo.convert.wavelet_vfi import WAVELET_VFI_SYSTEM
+from pcvideo.models import Interpolator, Predictor
 from pcvideo.models._pretrained import SHARD_SIZE, config_file
 
 __all__ = ["SYSTEMS", "Original", "load_original", "read_original", "save_original", "to_original"]
 
 # Where a file holds several, the first one is taken.
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (MSPN_SYSTEM, PPNV2_SYSTEM, DISCRIMINATOR_SYSTEM, CONV_LSTM_3D_SYSTEM)
+    system.name: system
+    for system in (MSPN_SYSTEM, PPNV2_SYSTEM, DISCRIMINATOR_SYSTEM, CONV_LSTM_3D_SYSTEM, WAVELET_VFI_SYSTEM)
 }
 
 
@@ -119,7 +121,7 @@ def save_original(original: Original, folder: str | Path) -> None:
         OSError: the folder can't be written.
     """
     model = original.model
-    if isinstance(model, Predictor):
+    if isinstance(model, (Predictor, Interpolator)):
         model.save_pretrained(folder)
         return
 
@@ -130,7 +132,7 @@ def save_original(original: Original, folder: str | Path) -> None:
     _files.update_folder(folder, write, OWNED)
 
 
-def to_original(model: Predictor) -> dict[str, Tensor]:
+def to_original(model: Predictor | Interpolator) -> dict[str, Tensor]:
     """The state dict that the published code would have of this model, for its `load_state_dict(..., strict=False)`.
 
     Not strict, since what the published code makes and never uses is not in it.
@@ -140,9 +142,10 @@ def to_original(model: Predictor) -> dict[str, Tensor]:
         ValueError: the model has an option that the published code lacks.
     """
     for system in SYSTEMS.values():
-        if type(model) is system.model and isinstance(model, Predictor):
+        if type(model) is system.model and isinstance(model, (Predictor, Interpolator)):
             return unfit(system, model)
-    known = [system.model.__name__ for system in SYSTEMS.values() if issubclass(system.model, Predictor)]
+    kinds = [system.model for system in SYSTEMS.values()]
+    known = [kind.__name__ for kind in kinds if issubclass(kind, (Predictor, Interpolator))]
     raise TypeError(f"model must be one of {', '.join(known)}, got a {type(model).__name__}")
 
 

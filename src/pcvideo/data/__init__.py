@@ -7,6 +7,7 @@ from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_
 from pcvideo.data.drawn_digits import procedural_digits
 from pcvideo.data.frame_folders import FrameFolder
 from pcvideo.data.moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
+from pcvideo.data.moving_photographs import MovingPhotographs, photographs
 from pcvideo.data.transforms import (
     CenterCrop,
     Compose,
@@ -17,6 +18,7 @@ from pcvideo.data.transforms import (
     ToGrey,
     VerticalFlip,
 )
+from pcvideo.data.triplets import TripletFolder, VideoTriplets
 from pcvideo.data.video_files import VideoFolder, open_clips
 from pcvideo.data.voxels import VOXEL_FORMATS, CubeSymmetry, RandomTimes, VoxelScenes, reduce_volumes
 
@@ -34,14 +36,17 @@ __all__ = [
     "HorizontalFlip",
     "MovingMNIST",
     "MovingMNISTFile",
+    "MovingPhotographs",
     "RandomCrop",
     "RandomTimes",
     "Resize",
     "TensorClips",
     "TimeReverse",
     "ToGrey",
+    "TripletFolder",
     "VerticalFlip",
     "VideoFolder",
+    "VideoTriplets",
     "VoxelScenes",
     "Window",
     "cut_windows",
@@ -50,6 +55,7 @@ __all__ = [
     "generate_scenes",
     "make_scene",
     "open_clips",
+    "photographs",
     "procedural_digits",
     "read_idx",
     "read_moving_mnist_test",

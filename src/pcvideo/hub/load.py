@@ -20,7 +20,6 @@ from pcvideo._hub_client import download_weights, is_repository_name
 from pcvideo._weights import CONFIG_NAME, INDEX_NAME, missing_files, no_weights
 from pcvideo.hub import known as _known
 from pcvideo.hub.known import list_models, published, tensor_files
-from pcvideo.models import Predictor
 from pcvideo.models._catalog import CONFIGURATIONS, architecture
 from pcvideo.models._pretrained import read_config, refuse_revision, weights_folder
 
@@ -47,8 +46,8 @@ def from_pretrained(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Predictor:
-    """A model with its weights, in evaluation mode.
+) -> Any:
+    """A model with its weights, in evaluation mode: a `Predictor`, or an `Interpolator`.
 
     Args:
         name: the name of published weights (see `list_models`), a folder that `save_pretrained` or a training run
@@ -70,7 +69,7 @@ def from_pretrained(
     return kind._from_folder(*source, strict=strict, dtype=dtype, device=device)
 
 
-def create_model(name: str) -> Predictor:
+def create_model(name: str) -> Any:
     """A network with fresh weights: one that a paper published, or that of published weights, by name.
 
     For a variation take an entry of `list_models(fresh=True)`: `MSPN.from_config({**entry.config, "in_channels": 1})`.

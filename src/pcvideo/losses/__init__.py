@@ -11,6 +11,7 @@ from pcvideo.losses.adversarial import (
     gradient_penalty,
 )
 from pcvideo.losses.combined import PPNV2Loss, SumLoss
+from pcvideo.losses.interpolation import CensusLoss, MiddleFrameLoss, WaveletLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
@@ -18,6 +19,7 @@ from pcvideo.losses.volumes import BinaryCrossEntropyLoss, DiceLoss, JaccardLoss
 
 __all__ = [
     "BinaryCrossEntropyLoss",
+    "CensusLoss",
     "CharbonnierLoss",
     "DiceLoss",
     "EncodingLoss",
@@ -28,6 +30,7 @@ __all__ = [
     "L1Loss",
     "LPIPSLoss",
     "LeastSquaresScoreLoss",
+    "MiddleFrameLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "SSIMLoss",
@@ -35,5 +38,6 @@ __all__ = [
     "SumLoss",
     "VolumeLoss",
     "WassersteinScoreLoss",
+    "WaveletLoss",
     "gradient_penalty",
 ]

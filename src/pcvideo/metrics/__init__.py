@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pcvideo.metrics._errors import FrameTooSmall, MetricUnavailable
 from pcvideo.metrics.baselines import BASELINES, black, copy_last
-from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns
+from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns, ssim_volume
 from pcvideo.metrics.lpips import LPIPS, lpips
+from pcvideo.metrics.middles import average_frames, copy_before, score_middles
 from pcvideo.metrics.per_step import PerStep, evaluate_frames
 from pcvideo.metrics.protocols import PROTOCOLS, Metric, Protocol, get_protocol
 from pcvideo.metrics.volumes import VolumeScores, jaccard_distance, jaccard_distance_pooled, voxel_error
@@ -24,7 +25,9 @@ __all__ = [
     "PerStep",
     "Protocol",
     "VolumeScores",
+    "average_frames",
     "black",
+    "copy_before",
     "copy_last",
     "evaluate_frames",
     "get_protocol",
@@ -36,7 +39,9 @@ __all__ = [
     "mse",
     "mse_mean",
     "psnr",
+    "score_middles",
     "ssim",
     "ssim_columns",
+    "ssim_volume",
     "voxel_error",
 ]

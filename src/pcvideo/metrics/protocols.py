@@ -11,7 +11,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from pcvideo._checks import check_choice
-from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns
+from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns, ssim_volume
 from pcvideo.metrics.lpips import lpips
 
 __all__ = ["PROTOCOLS", "Metric", "Protocol", "get_protocol"]
@@ -139,5 +139,18 @@ _OPENSTL = Protocol(
     ),
 )
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (_STANDARD, _MSPN, _PPNV2, _OPENSTL)})
-"""Every protocol by name: `standard`, `mspn`, `ppnv2`, `openstl`."""
+# Facts: the published evaluation script. It read frames as BGR, which moves neither figure.
+_WAVELET_VFI = Protocol(
+    name="wavelet_vfi",
+    metrics={"psnr": psnr, "ssim": ssim_volume},
+    description=(
+        "As the published evaluation of WaveletVFI (arXiv 2309.03508), and that of many interpolators: frames as the "
+        "network gives them, clamped but not quantised. PSNR per frame, data range 1. SSIM with a Gaussian window of "
+        "11x11x11, sigma 1.5, colours as the depth, borders repeated, mean over the whole frame."
+    ),
+)
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {p.name: p for p in (_STANDARD, _MSPN, _PPNV2, _OPENSTL, _WAVELET_VFI)}
+)
+"""Every protocol by name: `standard`, `mspn`, `ppnv2`, `openstl`, `wavelet_vfi`."""

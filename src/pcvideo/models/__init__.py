@@ -2,6 +2,7 @@
 """The predictors, and what judges them in training; each is one file, and none imports another."""
 
 from pcvideo.models._base import Predictor
+from pcvideo.models._interpolator import Interpolator
 from pcvideo.models._stream import Stream
 from pcvideo.models.adaptation import Adaptation, adapt
 from pcvideo.models.aenc_gan3d import AEncGAN3D, AEncGAN3DState
@@ -10,6 +11,7 @@ from pcvideo.models.discriminators import FrameDiscriminator
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 from pcvideo.models.volumes import forecast_windows, next_frames
+from pcvideo.models.wavelet_vfi import WaveletVFI
 
 __all__ = [
     "MSPN",
@@ -20,12 +22,14 @@ __all__ = [
     "ConvLSTMPredictor",
     "ConvLSTMPredictorState",
     "FrameDiscriminator",
+    "Interpolator",
     "MultiScalePredictor",
     "MultiScaleState",
     "PPNV2State",
     "Predictor",
     "ResamplerTaps",
     "Stream",
+    "WaveletVFI",
     "adapt",
     "forecast_windows",
     "next_frames",

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pcvideo._checks import did_you_mean
-from pcvideo.models._base import Predictor
 from pcvideo.models.aenc_gan3d import AEncGAN3D
 from pcvideo.models.conv_lstm import ConvLSTMPredictor
 from pcvideo.models.mspn import MSPN
 from pcvideo.models.ppnv2 import PPNV2
+from pcvideo.models.wavelet_vfi import WaveletVFI
 
 __all__ = ["ARCHITECTURES", "CONFIGURATIONS", "Configuration", "architecture"]
 
-ARCHITECTURES: dict[str, type[Predictor]] = {
+ARCHITECTURES: dict[str, Any] = {
+    "WaveletVFI": WaveletVFI,
     "MSPN": MSPN,
     "PPNV2": PPNV2,
     "ConvLSTMPredictor": ConvLSTMPredictor,
@@ -72,8 +73,8 @@ CONFIGURATIONS: dict[str, Configuration] = {
 }
 
 
-def architecture(name: str) -> type[Predictor]:
-    """The class of a model by the name in its config, or by that name in lower case.
+def architecture(name: str) -> Any:
+    """The class of a predictor or interpolator by the name in its config, or by that name in lower case.
 
     Raises:
         ValueError: it is none of this package's; the message gives the nearest one, and what to do for one's own.

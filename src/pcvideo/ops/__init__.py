@@ -12,14 +12,21 @@ from pcvideo.ops.fir import (
 from pcvideo.ops.lstm_gates import lstm_gates
 from pcvideo.ops.modulate import modulate
 from pcvideo.ops.split_error import split_error
+from pcvideo.ops.warp import backward_warp
+from pcvideo.ops.wavelet import haar_dwt, haar_idwt, orthogonal_dwt, orthogonal_idwt
 
 __all__ = [
     "FilterReport",
+    "backward_warp",
     "describe_filter",
     "frequency_response",
+    "haar_dwt",
+    "haar_idwt",
     "lowpass_taps",
     "lstm_gates",
     "modulate",
+    "orthogonal_dwt",
+    "orthogonal_idwt",
     "reshaped_taps",
     "split_error",
     "upfirdn2d",

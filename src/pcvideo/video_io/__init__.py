@@ -6,6 +6,7 @@ left out is told in `Clip.notes`; what can't be read is a `VideoError` that name
 """
 
 from pcvideo.video_io.convert import VideoError, resize_frames, to_clip_tensor, to_grey
+from pcvideo.video_io.cuts import CUT, frame_change
 from pcvideo.video_io.pictures import PICTURE_SUFFIXES, natural_key
 from pcvideo.video_io.read import (
     VIDEO_SUFFIXES,
@@ -22,6 +23,7 @@ from pcvideo.video_io.volumes import SCENE_SUFFIXES, Scenes, read_scenes, read_v
 from pcvideo.video_io.write import write_frames, write_gif, write_video
 
 __all__ = [
+    "CUT",
     "PICTURE_SUFFIXES",
     "SCENE_SUFFIXES",
     "VIDEO_SUFFIXES",
@@ -30,6 +32,7 @@ __all__ = [
     "Scenes",
     "VideoError",
     "VideoInfo",
+    "frame_change",
     "iter_frames",
     "natural_key",
     "open_source",

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What WaveletVFI is trained with (arXiv 2309.03508): distances of census transforms and of wavelet coefficients.
+
+Both give one value per sample, since the network's cost, which they are weighed against, is one per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcvideo._checks import check_int, check_number
+from pcvideo.losses.reconstruction import CharbonnierLoss
+from pcvideo.metrics._pairs import working_pair
+from pcvideo.ops import haar_dwt
+
+__all__ = ["CensusLoss", "MiddleFrameLoss", "WaveletLoss"]
+
+
+class CensusLoss(nn.Module):
+    """Distance of soft census transforms (Meister et al., AAAI 2018): which neighbours are brighter, not by how much.
+
+    1. Grey is the mean of the channels. Of each pixel, the differences of its neighbours in a window to itself, zero
+       beyond the border; each q becomes q / sqrt(0.81 + q**2).
+    2. With e the difference of both frames' values, e**2 / (0.1 + e**2), averaged over the window.
+    3. A border of half a window is set to zero; the mean goes over all pixels, the border's zeros included.
+
+    The constants were made for grey values up to 255; the published code has them with frames in [0, 1]. `scale=255`
+    gives them their first meaning. No gradient reaches the target.
+
+    Args:
+        window: side of the window, odd.
+        scale: what values are multiplied by first.
+
+    Raises:
+        TypeError, ValueError: an option out of range.
+    """
+
+    def __init__(self, *, window: int = 7, scale: float = 1.0) -> None:
+        super().__init__()
+        self.window, self.scale = check_int("window", window), check_number("scale", scale, minimum=0)
+        if self.window % 2 == 0:
+            raise ValueError(f"window must be odd, got {window}; take {window - 1} or {window + 1}")
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """One value for each sample, (B,), of frames (B, C, H, W), float, of equal shape.
+
+        Raises:
+            TypeError, ValueError: as `metrics.mse`.
+        """
+        prediction, target = working_pair(prediction, target)
+        difference = self._transform(prediction) - self._transform(target).detach()
+        distance = (difference.square() / (0.1 + difference.square())).mean(1)
+        border = self.window // 2
+        inner = distance[:, border : distance.shape[1] - border, border : distance.shape[2] - border]
+        return inner.sum((1, 2)) / distance[0].numel()
+
+    def _transform(self, frames: Tensor) -> Tensor:
+        """(B, window**2, H, W)."""
+        grey = self.scale * frames.mean(1, keepdim=True)
+        padded = F.pad(grey, (self.window // 2,) * 4)
+        height, width = grey.shape[-2:]
+        offsets = [(y, x) for y in range(self.window) for x in range(self.window)]
+        differences = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets], dim=1) - grey
+        return differences / (0.81 + differences.square()).sqrt()
+
+
+class WaveletLoss(nn.Module):
+    """Charbonnier distance of predicted Haar coefficients to the true frame's, at every scale.
+
+    Args:
+        eps: as in `CharbonnierLoss`.
+    """
+
+    def __init__(self, *, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.distance = CharbonnierLoss(eps=eps, reduction="none")
+
+    def forward(self, low: Tensor, high: Sequence[Tensor], target: Tensor) -> Tensor:
+        """The means over each set of coefficients, summed: one value for each sample, (B,).
+
+        Args:
+            low: (B, C, H / 2**k, W / 2**k), the coarsest frame.
+            high: the details, fine to coarse: (B, C, 3, H/2, W/2), (B, C, 3, H/4, W/4) and so on, k of them.
+            target: (B, C, H, W), H and W divisible by 2**k.
+
+        Raises:
+            TypeError, ValueError: shapes that don't fit, or no float tensors.
+        """
+        total, coarse = torch.zeros((), device=target.device), target
+        for bands in high:
+            coarse, details = haar_dwt(coarse)
+            total = total + self.distance(bands, details).flatten(1).mean(1)
+        return total + self.distance(low, coarse).flatten(1).mean(1)
+
+
+class MiddleFrameLoss(nn.Module):
+    """Charbonnier plus census distance of frames, the reconstruction term of WaveletVFI.
+
+    Args:
+        eps: as in `CharbonnierLoss`.
+        census_scale: the `scale` of `CensusLoss`.
+    """
+
+    def __init__(self, *, eps: float = 1e-3, census_scale: float = 1.0) -> None:
+        super().__init__()
+        self.distance = CharbonnierLoss(eps=eps, reduction="none")
+        self.census = CensusLoss(scale=census_scale)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """One value for each sample, (B,), of frames (B, C, H, W), float, of equal shape.
+
+        Raises:
+            TypeError, ValueError: as `metrics.mse`.
+        """
+        return self.distance(prediction, target).flatten(1).mean(1) + self.census(prediction, target)

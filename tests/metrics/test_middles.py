@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Middle frames scored beside averaging and copying; the volume SSIM against scipy's Gaussian filter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pcvideo.metrics import average_frames, copy_before, mse, score_middles, ssim, ssim_volume
+
+
+def draw(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_scores_are_means_over_triplets_beside_both_baselines():
+    triplets = draw(5, 3, 3, 16, 20)
+    before, truth, after = triplets.unbind(1)
+    report = score_middles(triplets.split(2), lambda one, other: one * 0 + 0.5)
+    assert report["protocol"] == "standard"
+    assert report["samples"] == 5
+    expected = {
+        "model": mse(torch.full_like(truth, 0.5), truth),
+        "average_frames": mse((before + after) / 2, truth),
+        "copy_before": mse(before, truth),
+    }
+    for name, values in expected.items():
+        assert report["middles"][name]["mse"] == pytest.approx(values.mean().item(), rel=1e-6)
+    assert report["middles"]["model"]["lpips"] is None
+    assert report["unavailable"] == {"lpips": "left out"}
+
+
+def test_the_published_protocol_has_its_own_figures():
+    report = score_middles([draw(2, 3, 3, 16, 20)], average_frames, "wavelet_vfi")
+    assert report["middles"]["model"] == report["middles"]["average_frames"]
+    assert set(report["middles"]["model"]) == {"psnr", "ssim"}
+
+
+def test_identical_frames_have_no_finite_psnr_and_no_figure():
+    still = draw(1, 1, 3, 16, 16).float().expand(1, 3, 3, 16, 16)
+    assert score_middles([still], copy_before)["middles"]["model"]["psnr"] is None
+
+
+def test_what_is_no_triplet_is_refused():
+    with pytest.raises(ValueError, match="triplets must be batches"):
+        score_middles([draw(2, 4, 3, 16, 16)], average_frames)
+    with pytest.raises(ValueError, match="no samples"):
+        score_middles([], average_frames)
+
+
+def test_the_volume_window_mixes_colours_and_keeps_the_frame_s_border():
+    frames = draw(2, 3, 16, 20)
+    assert ssim_volume(frames, frames).tolist() == pytest.approx([1, 1])
+    noisy = (frames + 0.2 * draw(2, 3, 16, 20, seed=1)).clamp(0, 1)
+    assert not np.allclose(ssim_volume(noisy, frames), ssim(noisy, frames), atol=1e-3)
+    # The same noise in one colour is a smaller part of its surroundings in a volume.
+    assert ssim_volume(draw(3, 4, 5), draw(3, 4, 5, seed=1)).shape == ()
