@@ -212,8 +212,8 @@ class PerStep:
                 raise TypeError(f"{name} must be a float tensor (B, T, C, H, W), got {describe(frames)}")
         if prediction.shape != target.shape or prediction.ndim not in (5, 6) or 0 in prediction.shape:
             raise ValueError(
-                f"prediction and target must both be (B, T, C, *space), not empty, got {tuple(prediction.shape)} "
-                f"and {tuple(target.shape)}"
+                f"prediction and target must both be (B, T, C, H, W), or volumes (B, T, C, D, H, W), and not empty, "
+                f"got {tuple(prediction.shape)} and {tuple(target.shape)}"
             )
         if self._horizon not in (None, prediction.shape[1]):
             raise ValueError(f"every batch must have the same horizon T={self._horizon}, got {prediction.shape[1]}")
