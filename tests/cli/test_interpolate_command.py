@@ -132,6 +132,9 @@ def test_predict_says_that_an_interpolator_is_none(capsys, weights):
     assert "take pcvideo interpolate" in capsys.readouterr().err
 
 
-def test_train_says_where_an_interpolator_is_trained(capsys, tmp_path):
-    assert main(["train", "--model", "waveletvfi", "--data", "moving-mnist", "--run-dir", str(tmp_path / "run")]) == 2
-    assert "trained on triplets" in capsys.readouterr().err
+def test_train_says_where_an_interpolator_is_trained(capsys, tmp_path, weights):
+    where = ["--data", "moving-mnist", "--run-dir", str(tmp_path / "run")]
+    for named, hint in ((["--model", "waveletvfi"], "see examples/training"), (["--init", weights], "interpolate")):
+        assert main(["train", *named, *where]) == 2
+        assert hint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
