@@ -6,7 +6,14 @@ What takes seconds to start is started once, when the first test asks for it.
 
 from __future__ import annotations
 
+import gc
+import os
+
 import pytest
+
+if hasattr(os, "register_at_fork"):
+    # What earlier tests left to the collector may wait, when it goes, for threads that a fork leaves behind (PyAV's).
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 @pytest.fixture(scope="session")

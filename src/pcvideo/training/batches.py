@@ -6,6 +6,7 @@ So a run resumes in mid-epoch, and every clip of a batch is taken once, however 
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -168,6 +169,8 @@ def _named(clips: Any, indices: list[int]) -> str:
 
 def _settle_worker(worker: int) -> None:
     """Keep signals to the whole group (Ctrl-C in a terminal) from workers: their death would disturb the last save."""
+    # What the parent left to the collector may wait, when it goes, for threads that a fork leaves behind (PyAV's).
+    gc.freeze()
     if os.name == "posix":
         os.setpgrp()
     if threading.current_thread() is threading.main_thread():
