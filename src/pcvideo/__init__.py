@@ -9,7 +9,17 @@ from pcvideo import convert, data, export, hub, layers, losses, metrics, models,
 from pcvideo._version import __version__
 from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
-from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor, WaveletVFI, adapt
+from pcvideo.models import (
+    MSPN,
+    PPNV2,
+    AEncGAN3D,
+    ConvLSTMPredictor,
+    FrameDoubler,
+    Grey2RGB,
+    MultiScalePredictor,
+    WaveletVFI,
+    adapt,
+)
 from pcvideo.training import Trainer
 
 __all__ = [
@@ -19,6 +29,8 @@ __all__ = [
     "ConvLSTMCell",
     "ConvLSTMPredictor",
     "EDLSTMCell",
+    "FrameDoubler",
+    "Grey2RGB",
     "LearnableFIR",
     "ModulatedConv",
     "MultiScalePredictor",
