@@ -104,6 +104,12 @@ class Grey2RGB(Pretrained):
             return self.decoder(self.encoder(inputs)).to(grey.dtype)
         return colour_with_luma(grey, self._chroma(inputs)).to(grey.dtype)
 
+    def to_grey(self, colour: Tensor) -> Tensor:
+        """What the network is shown of a colour picture: its luma, (..., 3, H, W) to (..., 1, H, W)."""
+        from pcvideo.video_io import to_grey  # noqa: PLC0415
+
+        return to_grey(colour)
+
     @torch.no_grad()
     def colourise(
         self,
