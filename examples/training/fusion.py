@@ -50,7 +50,6 @@ def main() -> None:
     parser.add_argument("--only", choices=("colour", "doubling"), help="one of the two")
     parser.add_argument("--colour-steps", type=int, default=3000)
     parser.add_argument("--doubling-steps", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, help="stop there; a second call goes on")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
