@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--doubling-steps", type=int, default=3000)
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--test", nargs="*", default=["walk", "want", "yes", "thanks"], help="left out")
@@ -99,7 +100,7 @@ def fit(options: Any, model: Any, strategy: Any, name: str, steps: int, train: A
         run_dir=options.run_dir / f"{name}{form}-seed{options.seed}",
         steps=steps,
         batch_size=options.batch,
-        lr=2e-3,
+        lr=options.lr,
         schedule="cosine",
         warmup=min(100, steps // 10),
         clip_norm=1.0,
