@@ -37,7 +37,7 @@ METHODS = {1: ("mse", "mse"), 2: ("tv", "mse"), 3: ("mse", "ssim"), 4: ("tv", "s
 PUBLISHED: tuple[dict[str, Any], dict[str, Any]] = {}, {"legacy": True}
 OURS: tuple[dict[str, Any], dict[str, Any]] = (
     {"keep_luminance": True, "chroma_stride": 4},
-    {"hidden_channels": (24, 48, 96)},
+    {},
 )
 
 
@@ -83,7 +83,7 @@ def train_doubling(options: argparse.Namespace, loss: str) -> None:
     torch.manual_seed(options.seed + 1)
     model = pcvideo.FrameDoubler(**(PUBLISHED if options.published else OURS)[1])
     lively = Compose([LivelyCrop((options.crop, options.crop), tries=8), HorizontalFlip(), TimeReverse()])
-    strategy = FrameDoubling(frames=4, loss=DOUBLING_LOSSES[loss])
+    strategy = FrameDoubling(frames=3, loss=DOUBLING_LOSSES[loss])
     clips = {"length": strategy.length, "size": (480, 640), "channels": 1, "cache": True, "seed": options.seed}
     left_out = [*options.test, *options.choose, "big_buck_bunny*", "bottle*", "one-by-one*"]
     train = VideoFolder(options.data, exclude=left_out, stride=2, transform=lively, **clips)

@@ -120,7 +120,7 @@ def test_flows_are_in_pixels_and_say_where_each_frame_is_looked_at():
 
 
 def test_every_layer_feeds_the_next_one():
-    model, frames = small(), clip(1, 1, size=(96, 96))
+    model, frames = small(reach=0), clip(1, 1, size=(96, 96))
     frames.requires_grad_()
     # Through the first layer alone a pixel sees 15 pixels far, through the first two 31.
     model.step(frames[:, 0], None, model.init_state(frames[:, 0]))[0][..., 0, 0].sum().backward()
@@ -141,6 +141,25 @@ def test_step_by_step_it_gives_what_it_gives_for_the_whole_clip(model):
         assert_near(model(frames, last=False), whole[:, :-1], 1e-12)
         # What has been given does not depend on what comes.
         assert_near(model(frames[:, :3], last=False), whole[:, :2], 1e-12)
+
+
+def test_a_match_is_found_along_the_motion_through_the_middle():
+    model = FrameDoubler(patch=2, reach=2, hidden_channels=(4,)).double()
+    scene = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(3)).double()
+    # What is at (x, y) in the middle was one patch left and two up before, and is as far right and down after.
+    before, after = scene.roll((-4, -2), (-2, -1)), scene.roll((4, 2), (-2, -1))
+    matches = model._matches(before, after, 1)
+    best = matches[0, :, 4:-4, 4:-4].argmax(0)
+    assert (best == (2 + 2) * 5 + (2 + 1)).all()
+    assert matches[0, best[0, 0], 4:-4, 4:-4].min() == 1
+
+
+def test_without_reach_and_motion_it_is_layers_and_a_head():
+    model = FrameDoubler(reach=0, motion=False)
+    # 33 channels in, 16 out; then four times 16 and 32; then four times 32 and 64.
+    gates = [(33 + 16) * 9 * 64 + 64, (64 + 32) * 9 * 128 + 128, (128 + 64) * 9 * 256 + 256]
+    merges = [(32 + 16) * 9 * 16 + 16, (64 + 32) * 9 * 32 + 32]
+    assert sum(p.numel() for p in model.parameters()) == sum(gates) + sum(merges) + 16 * 9 * 16 + 16
 
 
 def test_what_came_before_counts():
@@ -193,6 +212,8 @@ def test_legacy_takes_any_size(size):
         ({"hidden_channels": (1, 2), "legacy": True}, "must end with in_channels=1"),
         ({"patch": 4, "legacy": True}, "neither patches nor motion"),
         ({"motion": True, "legacy": True}, "neither patches nor motion"),
+        ({"reach": 1, "legacy": True}, "neither patches nor motion"),
+        ({"reach": -1}, "reach"),
         ({"patch": 0}, "patch"),
         ({"legacy": 1}, "legacy"),
         ({"in_channels": 0}, "in_channels"),
@@ -229,6 +250,16 @@ class TestFrameDoubler(InterpolatorContract):
             for there in (after, None):
                 expected, _ = model.step(before, there, state)
                 assert_near(compiled(before, there, state)[0], expected, 1e-12)
+
+
+class TestWithoutReach(TestFrameDoubler):
+    backend = None
+
+    def test_it_compiles_whole(self):
+        pytest.skip("it consists of what is compiled with reach")
+
+    def make(self):
+        return with_a_head(FrameDoubler(in_channels=3, hidden_channels=(4, 6, 8), reach=0))
 
 
 class TestWithoutMotion(TestFrameDoubler):

@@ -5,9 +5,9 @@ The published network, with `legacy=True`, has three faults, all kept there. Its
 only the last one counts, and two thirds of its parameters get no gradient. It gives the frame after x[t] before it has
 seen x[t + 1], which is half a step of extrapolation. Its output is a hidden state of one channel, in (-1, 1).
 
-Ours, without: each layer sees the one before, at half its size; both frames are seen before the one between is given;
-and a head says what lies between as a correction to a blend of both frames, each moved along a flow. Fresh, it gives
-the blend itself.
+Ours, without: each layer sees the one before, at half its size; both frames are seen before the one between is given,
+and each layer is told how well they match along motions through its middle; a head says what lies between as a
+correction to a blend of both frames, each moved along a flow. Fresh, it gives the blend itself.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class FrameDoubler(Interpolator):
         patch: the first layer sees frames in patches of this side; None is 4, with `legacy` 1.
         motion: the head gives flows along which both frames are moved, and their shares in the blend, before it is
             corrected; None is True, with `legacy` False.
+        reach: how many patches far, to each side, a place is looked for in both frames; layers see patches of a frame
+            made smaller with them, and so look as many times further. 0 doesn't look; None is 2, with `legacy` 0.
         legacy: the published network in every respect.
 
     Shape: `model(frames)` takes (B, T, C, H, W) to (B, T, C, H, W), the frames after each; H and W divisible by
@@ -69,6 +71,7 @@ class FrameDoubler(Interpolator):
         alpha: float = 0.5,
         patch: int | None = None,
         motion: bool | None = None,
+        reach: int | None = None,
         legacy: bool = False,
     ) -> None:
         super().__init__()
@@ -78,6 +81,7 @@ class FrameDoubler(Interpolator):
         self.alpha = check_number("alpha", alpha, minimum=0, maximum=1)
         self.patch = check_int("patch", (1 if legacy else 4) if patch is None else patch)
         self.motion = check_bool("motion", (not legacy) if motion is None else motion)
+        self.reach = check_int("reach", (0 if legacy else 2) if reach is None else reach, minimum=0)
         if legacy:
             self._check_legacy()
             self.cells = _cells([self.in_channels] * len(self.hidden_channels), self.hidden_channels)
@@ -87,7 +91,9 @@ class FrameDoubler(Interpolator):
         self.size_multiple = self.patch * 2 ** (len(self.hidden_channels) - 1)
         # Both frames in patches, and whether there is one after at all.
         first = 2 * self.in_channels * self.patch**2 + 1
-        self.cells = _cells([first, *(4 * hidden for hidden in self.hidden_channels[:-1])], self.hidden_channels)
+        features = [first, *(4 * hidden for hidden in self.hidden_channels[:-1])]
+        matches = (2 * self.reach + 1) ** 2 if self.reach else 0
+        self.cells = _cells([count + matches for count in features], self.hidden_channels)
         self.merges = nn.ModuleList(
             nn.Conv2d(fine + coarse, fine, 3, padding=1) for fine, coarse in pairwise(self.hidden_channels)
         )
@@ -228,20 +234,42 @@ class FrameDoubler(Interpolator):
 
     def _step(self, before: Tensor, after: Tensor | None, state: FrameDoublerState) -> tuple[Tensor, FrameDoublerState]:
         """Down through the layers, each at half the size of the one before, and up again to the head."""
-        both = torch.cat((before, before if after is None else after), dim=1) - 0.5
-        features = to_patches(both, self.patch)
+        other = before if after is None else after
+        features = to_patches(torch.cat((before, other), dim=1) - 0.5, self.patch)
         known = features.new_full((features.shape[0], 1, *features.shape[2:]), float(after is not None))
         features = torch.cat((features, known), dim=1)
         hidden, cells = [], []
         for level, (cell, carried) in enumerate(zip(self.cells, state.cells, strict=True)):
-            features, new = cell(features if level == 0 else to_patches(features, 2), carried)
+            features = features if level == 0 else to_patches(features, 2)
+            if self.reach:
+                features = torch.cat((features, self._matches(before, other, 2**level)), dim=1)
+            features, new = cell(features, carried)
             hidden.append(features)
             cells.append(new)
         for merge, skip in zip(reversed(self.merges), reversed(hidden[:-1]), strict=True):
             large = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
             features = F.leaky_relu(merge(torch.cat((skip, large), dim=1)), 0.1)
-        middle = self._compose(before, before if after is None else after, self.head(features))
+        middle = self._compose(before, other, self.head(features))
         return middle.clamp(0, 1), FrameDoublerState(tuple(cells))
+
+    def _matches(self, before: Tensor, after: Tensor, smaller: int) -> Tensor:
+        """How alike the patches are that a motion through each place leads from and to: 1 if equal, 0 if as the others.
+
+        One channel for each motion: d patches back in the frame before, and d on in the one after.
+        """
+        reach = self.reach
+        one, other = (to_patches(F.avg_pool2d(frame, smaller), self.patch) for frame in (before, after))
+        height, width = one.shape[-2:]
+        one, other = (F.pad(patches, (reach,) * 4, mode="replicate") for patches in (one, other))
+        distances = []
+        for y in range(-reach, reach + 1):
+            for x in range(-reach, reach + 1):
+                back = one[..., reach - y : reach - y + height, reach - x : reach - x + width]
+                on = other[..., reach + y : reach + y + height, reach + x : reach + x + width]
+                distances.append((back - on).abs().mean(1))
+        distance = torch.stack(distances, dim=1)
+        # Where nothing is to be seen but noise, nothing should stand out.
+        return 1 - distance / (distance.mean(1, keepdim=True) + 0.02)
 
     def _compose(self, before: Tensor, after: Tensor, outputs: Tensor) -> Tensor:
         """The frame from what the head gave: the blend, of moved frames where there is motion, and its correction."""
@@ -274,9 +302,10 @@ class FrameDoubler(Interpolator):
                 f"hidden_channels must end with in_channels={self.in_channels} with legacy=True, whose last hidden "
                 f"state is the frame, got {self.hidden_channels}"
             )
-        if self.patch != 1 or self.motion:
+        if self.patch != 1 or self.motion or self.reach:
             raise ValueError(
-                f"legacy=True has neither patches nor motion, got patch={self.patch}, motion={self.motion}"
+                f"legacy=True has neither patches nor motion, got patch={self.patch}, motion={self.motion}, "
+                f"reach={self.reach}"
             )
 
 
