@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from pcvideo.data import CenterCrop, Compose, HorizontalFlip, RandomCrop, Resize, TimeReverse, ToGrey, VerticalFlip
+from pcvideo.data import (
+    CenterCrop,
+    Compose,
+    HorizontalFlip,
+    LivelyCrop,
+    RandomCrop,
+    Resize,
+    TimeReverse,
+    ToGrey,
+    VerticalFlip,
+)
 
 
 @pytest.fixture
@@ -47,6 +57,20 @@ def test_a_random_crop_cuts_all_frames_at_one_place_and_reaches_every_place(clip
         corner = round(float(crop[0, 0, 0, 0]) * 192)
         seen.add((corner // 16, corner % 16))
     assert seen == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_a_lively_crop_is_the_one_of_those_drawn_where_most_changes():
+    still = torch.rand(1, 1, 40, 40, generator=seeded(1)).repeat(3, 1, 1, 1)
+    still[1:, :, 30:, 30:] += 1
+    generator = seeded()
+    drawn = [RandomCrop((8, 8))(still, generator) for _ in range(6)]
+    changes = [float((crop[-1] - crop[0]).abs().sum()) for crop in drawn]
+    assert len(set(changes)) > 1
+    assert torch.equal(LivelyCrop((8, 8), tries=6)(still, seeded()), drawn[changes.index(max(changes))])
+    with pytest.raises(ValueError, match="does not fit"):
+        LivelyCrop((41, 8))(still, seeded())
+    with pytest.raises(ValueError, match="tries"):
+        LivelyCrop((8, 8), tries=0)
 
 
 def test_resizing_gives_the_size_and_keeps_a_flat_clip_flat(clip):
