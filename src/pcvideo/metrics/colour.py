@@ -89,4 +89,5 @@ def score_colours(
 
 
 def _means(score: PerStep) -> dict[str, float | None]:
-    return {name: figures and figures["mean"] for name, figures in score.compute().items()}
+    means = score.compute()
+    return {name: None if figures is None else figures["mean"] for name, figures in means.items()}
