@@ -11,6 +11,9 @@ import os
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side, in as many processes as there are processors; those that they start read this too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if hasattr(os, "register_at_fork"):
     # What earlier tests left to the collector may wait, when it goes, for threads that a fork leaves behind (PyAV's).
     os.register_at_fork(after_in_child=gc.freeze)

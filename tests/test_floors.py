@@ -50,6 +50,8 @@ MAY_IMPORT = {
 LIGHT = {"torch", "numpy", "einops", "safetensors"}
 HEAVY_PARTS_OF_LIGHT = ("torch.utils.tensorboard",)
 GROUND = {"torch", "numpy", "safetensors"}
+# What kernels share; like them it may import Triton, and only they may import it.
+KERNEL_PARTS = "pcvideo.ops._triton"
 
 
 class Import(NamedTuple):
@@ -133,6 +135,11 @@ def room_of(module: str) -> str:
     return "_" if first.startswith("_") and first not in FLOORS else first
 
 
+def is_kernel(module: str) -> bool:
+    """Whether this is the kernel of an op."""
+    return module.startswith("pcvideo.ops.") and module.endswith(".kernel")
+
+
 def complaint(module: str, found: Import) -> str | None:
     """What is wrong with an import in `module`, or None."""
     if found.target.split(".")[0] == "pcvideo":
@@ -146,8 +153,8 @@ def complaint(module: str, found: Import) -> str | None:
         if package not in allowed:
             return f"the ground imports only {', '.join(sorted(allowed))}, not {package}"
     is_heavy = package not in LIGHT or found.target.startswith(HEAVY_PARTS_OF_LIGHT)
-    is_kernel = room == "ops" and module.endswith(".kernel") and package == "triton"
-    if found.at_top and is_heavy and not is_kernel:
+    may_import_triton = is_kernel(module) or module == KERNEL_PARTS
+    if found.at_top and is_heavy and not (may_import_triton and package == "triton"):
         return f"{found.target} is heavy or optional: import it inside the function that needs it"
     return None
 
@@ -166,7 +173,8 @@ def complaint_inside(module: str, found: Import) -> str | None:
         return None if room == "cli" else "import from the room itself, not from the package, which imports them all"
     if other != "_" and other not in MAY_IMPORT[room]:
         return refusal(room, other)
-    return f"{found.target} belongs to its op alone" if found.target.endswith(".kernel") else None
+    belongs_to_ops = is_kernel(found.target) or found.target == KERNEL_PARTS
+    return f"{found.target} belongs to the ops alone, a kernel to its own op alone" if belongs_to_ops else None
 
 
 def refusal(room: str, other: str) -> str:
@@ -180,7 +188,9 @@ def complaint_in_room(module: str, found: Import) -> str | None:
     target = found.target
     if module.startswith("pcvideo.models.") and own not in {other, "_catalog"} and not other.startswith("_"):
         return f"no model imports another: move what {own} and {other or 'models'} share down to layers"
-    if target.startswith("pcvideo.ops.") and target.endswith(".kernel"):
+    if target == KERNEL_PARTS and not is_kernel(module):
+        return f"{target} needs Triton: only kernels import it"
+    if is_kernel(target):
         if own != other:
             return f"{target} belongs to its op alone"
         if found.at_top:
@@ -256,7 +266,9 @@ PLANTED = {
     "a model and all others": ("models/a.py", "from pcvideo.models import MSPN", "no model imports another"),
     "the base and a model": ("models/_base.py", "from . import mspn", "no model imports another"),
     "another op's kernel": ("ops/a/op.py", "def f():\n    from pcvideo.ops.b import kernel", "its op alone"),
-    "a layer and a kernel": ("layers/a.py", "def f():\n    from pcvideo.ops.b import kernel", "its op alone"),
+    "a layer and a kernel": ("layers/a.py", "def f():\n    from pcvideo.ops.b import kernel", "its own op alone"),
+    "a layer and what kernels share": ("layers/a.py", "def f():\n    from pcvideo.ops import _triton", "the ops alone"),
+    "what kernels share": ("ops/b/op.py", "def f():\n    from pcvideo.ops import _triton", "only kernels import it"),
     "an own kernel at once": ("ops/b/op.py", "from pcvideo.ops.b import kernel", "needs Triton"),
     "the package": ("losses/a.py", "from pcvideo import MSPN", "not from the package"),
     "the command line": ("__init__.py", "from pcvideo import cli", "does not import the command line"),
@@ -279,6 +291,7 @@ ALLOWED = {
     "a model in a folder": ("models/a/b.py", "from pcvideo.models.a.c import x\nfrom .c import y"),
     "an own kernel on first use": ("ops/b/op.py", "def f():\n    from pcvideo.ops.b import kernel"),
     "Triton in a kernel": ("ops/b/kernel.py", "import triton"),
+    "what kernels share, in a kernel": ("ops/b/kernel.py", "from pcvideo.ops import _triton"),
     "heavy on first use": ("video_io/a.py", "def f():\n    import av\n    return require('PIL.Image', purpose='x')"),
     "heavy for types": ("viz/a.py", "import typing\nif typing.TYPE_CHECKING:\n    from PIL import Image"),
     "light": ("metrics/a.py", "import math, torch\nimport numpy as np\nfrom einops import rearrange"),
@@ -296,6 +309,7 @@ def plant(folder: Path, place: str, text: str) -> Path:
     for name, content in [
         *((file, "") for file in files),
         ("ops/b/kernel.py", ""),
+        ("ops/_triton.py", "import triton"),
         ("models/a/c.py", ""),
         (place, text),
     ]:

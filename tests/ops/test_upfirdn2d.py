@@ -187,6 +187,20 @@ def test_the_layout_in_memory_makes_no_difference(up, down, kind):
     torch.testing.assert_close(upfirdn2d(image, spread, up=up, down=down), expected)
 
 
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("kind", ["separable", "full"])
+def test_channels_last_in_float32_gives_the_definitions_values_and_gradients(up, down, kind):
+    image, taps = draw(2, CHANNELS, 9, 6), draw_taps(kind, 5)
+
+    def run(function, dtype):
+        leaves = [image.to(dtype).requires_grad_(), taps.to(dtype).requires_grad_()]
+        filtered = function(leaves[0].contiguous(memory_format=torch.channels_last), leaves[1], up=up, down=down)
+        return [filtered.detach(), *torch.autograd.grad(filtered.square().sum(), leaves)]
+
+    for ours, defined in zip(run(upfirdn2d, torch.float32), run(upfirdn2d_reference, torch.float64), strict=True):
+        torch.testing.assert_close(ours.double(), defined, rtol=1e-5, atol=1e-5)
+
+
 def test_it_compiles_in_one_graph_with_the_same_gradients():
     def loss(image: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
         halved = upfirdn2d(image, taps, down=2)

@@ -84,6 +84,10 @@ def _filter(inputs: Tensor, taps: Tensor, up: int, down: int, border: str, gain:
 def _convolve(extended: Tensor, kernel: Tensor, up: tuple[int, int], down: tuple[int, int]) -> Tensor:
     """Filter (B, C, H, W) by (C, 1, rows, columns); the extension is used up along each axis that has several taps."""
     channels = extended.shape[1]
+    if up == down == (1, 1) and _in_channels_last_kernel(extended):
+        # The same sums as those of a transposed convolution, which is the faster one of the two there.
+        margins = (kernel.shape[2] - 1, kernel.shape[3] - 1)
+        return F.conv_transpose2d(extended, kernel.flip(2, 3), padding=margins, groups=channels)
     if up == (1, 1):
         return F.conv2d(extended, kernel, stride=down, groups=channels)
     # A transposed convolution lays each input sample's share down where it belongs, so no zero is ever inserted.
@@ -98,6 +102,12 @@ def _convolve(extended: Tensor, kernel: Tensor, up: tuple[int, int], down: tuple
         groups=channels,
     )
     return spread[:, :, : length : down[0], : width : down[1]]
+
+
+def _in_channels_last_kernel(images: Tensor) -> bool:
+    """Whether a depthwise convolution of these runs in oneDNN's kernels for channels last."""
+    on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
+    return on_cpu and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def _plan(side: int, taps: int, up: int) -> tuple[int, int, int]:

@@ -13,43 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pcvideo.ops._dispatch import empty, launch, memory_order
+from pcvideo.ops._triton import places, read, tanh, write
 
 __all__ = ["backward", "forward"]
-
-
-@triton.jit
-def _tanh(x, DOUBLE: tl.constexpr):
-    # Without overflow. The quotient loses digits near zero, where a float32 takes the series (error 1e-8 of the value).
-    decay = tl.exp(-2 * tl.abs(x))
-    size = (1 - decay) / (1 + decay)
-    result = tl.where(x < 0, -size, size)
-    if not DOUBLE:
-        y = x * x
-        series = x + x * y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835))))
-        result = tl.where(tl.abs(x) < 0.25, series, result)
-    return result
-
-
-@triton.jit
-def _place(outer, run, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
-    # Where this program's values lie in a tensor of one run, and in one of four; and which of them exist.
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
-    across = (run - 1) // COLUMNS + 1
-    rows = (program // across) * ROWS + tl.arange(0, ROWS)[:, None]
-    columns = (program % across) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    return rows * run + columns, 4 * rows * run + columns, (rows < outer) & (columns < run)
-
-
-@triton.jit
-def _read(pointer, place, mask, DOUBLE: tl.constexpr):
-    return tl.load(pointer + place, mask=mask, other=0.0).to(tl.float64 if DOUBLE else tl.float32)
-
-
-@triton.jit
-def _write(pointer, place, value, mask):
-    tl.store(pointer + place, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -58,17 +24,17 @@ def forward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """Hidden and the next cell, one tile a program."""
-    here, at_input, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
+    here, at_input, mask = places(outer, run, 4, ROWS, COLUMNS, WIDE)
     # One run further at a time, since `3 * run` may not fit into 32 bits.
     at_forget = at_input + run
     at_output = at_forget + run
-    input_gate = tl.sigmoid(_read(gates, at_input, mask, DOUBLE))
-    forget_gate = tl.sigmoid(_read(gates, at_forget, mask, DOUBLE))
-    output_gate = tl.sigmoid(_read(gates, at_output, mask, DOUBLE))
-    candidate = _tanh(_read(gates, at_output + run, mask, DOUBLE), DOUBLE)
-    result = forget_gate * _read(cell, here, mask, DOUBLE) + input_gate * candidate
-    _write(following, here, result, mask)
-    _write(hidden, here, output_gate * _tanh(result, DOUBLE), mask)
+    input_gate = tl.sigmoid(read(gates, at_input, mask, DOUBLE))
+    forget_gate = tl.sigmoid(read(gates, at_forget, mask, DOUBLE))
+    output_gate = tl.sigmoid(read(gates, at_output, mask, DOUBLE))
+    candidate = tanh(read(gates, at_output + run, mask, DOUBLE), DOUBLE)
+    result = forget_gate * read(cell, here, mask, DOUBLE) + input_gate * candidate
+    write(following, here, result, mask)
+    write(hidden, here, output_gate * tanh(result, DOUBLE), mask)
 
 
 @triton.jit
@@ -77,23 +43,23 @@ def backward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of gates and cell, one tile a program; the activations are computed again."""
-    here, at_input, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
+    here, at_input, mask = places(outer, run, 4, ROWS, COLUMNS, WIDE)
     at_forget = at_input + run
     at_output = at_forget + run
     at_candidate = at_output + run
-    input_gate = tl.sigmoid(_read(gates, at_input, mask, DOUBLE))
-    forget_gate = tl.sigmoid(_read(gates, at_forget, mask, DOUBLE))
-    output_gate = tl.sigmoid(_read(gates, at_output, mask, DOUBLE))
-    candidate = _tanh(_read(gates, at_candidate, mask, DOUBLE), DOUBLE)
-    before = _read(cell, here, mask, DOUBLE)
-    bounded = _tanh(forget_gate * before + input_gate * candidate, DOUBLE)
-    from_hidden = _read(grad_hidden, here, mask, DOUBLE)
-    through = _read(grad_following, here, mask, DOUBLE) + from_hidden * output_gate * (1 - bounded * bounded)
-    _write(grad_gates, at_input, through * candidate * input_gate * (1 - input_gate), mask)
-    _write(grad_gates, at_forget, through * before * forget_gate * (1 - forget_gate), mask)
-    _write(grad_gates, at_output, from_hidden * bounded * output_gate * (1 - output_gate), mask)
-    _write(grad_gates, at_candidate, through * input_gate * (1 - candidate * candidate), mask)
-    _write(grad_cell, here, through * forget_gate, mask)
+    input_gate = tl.sigmoid(read(gates, at_input, mask, DOUBLE))
+    forget_gate = tl.sigmoid(read(gates, at_forget, mask, DOUBLE))
+    output_gate = tl.sigmoid(read(gates, at_output, mask, DOUBLE))
+    candidate = tanh(read(gates, at_candidate, mask, DOUBLE), DOUBLE)
+    before = read(cell, here, mask, DOUBLE)
+    bounded = tanh(forget_gate * before + input_gate * candidate, DOUBLE)
+    from_hidden = read(grad_hidden, here, mask, DOUBLE)
+    through = read(grad_following, here, mask, DOUBLE) + from_hidden * output_gate * (1 - bounded * bounded)
+    write(grad_gates, at_input, through * candidate * input_gate * (1 - input_gate), mask)
+    write(grad_gates, at_forget, through * before * forget_gate * (1 - forget_gate), mask)
+    write(grad_gates, at_output, from_hidden * bounded * output_gate * (1 - output_gate), mask)
+    write(grad_gates, at_candidate, through * input_gate * (1 - candidate * candidate), mask)
+    write(grad_cell, here, through * forget_gate, mask)
 
 
 def forward(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

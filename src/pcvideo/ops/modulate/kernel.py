@@ -14,43 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pcvideo.ops._dispatch import empty, launch, memory_order, programs, tile
+from pcvideo.ops._triton import places, read, tanh, write
 
 __all__ = ["backward", "forward"]
-
-
-@triton.jit
-def _tanh(x, DOUBLE: tl.constexpr):
-    # Without overflow. The quotient loses digits near zero, where a float32 takes the series (error 1e-8 of the value).
-    decay = tl.exp(-2 * tl.abs(x))
-    size = (1 - decay) / (1 + decay)
-    result = tl.where(x < 0, -size, size)
-    if not DOUBLE:
-        y = x * x
-        series = x + x * y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835))))
-        result = tl.where(tl.abs(x) < 0.25, series, result)
-    return result
-
-
-@triton.jit
-def _place(outer, run, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
-    # Where this program's values lie in a tensor of one run, and in one of two; and which of them exist.
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
-    across = (run - 1) // COLUMNS + 1
-    rows = (program // across) * ROWS + tl.arange(0, ROWS)[:, None]
-    columns = (program % across) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    return rows * run + columns, 2 * rows * run + columns, (rows < outer) & (columns < run)
-
-
-@triton.jit
-def _read(pointer, place, mask, DOUBLE: tl.constexpr):
-    return tl.load(pointer + place, mask=mask, other=0.0).to(tl.float64 if DOUBLE else tl.float32)
-
-
-@triton.jit
-def _write(pointer, place, value, mask):
-    tl.store(pointer + place, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -59,11 +25,11 @@ def forward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """The modulated values, one tile a program."""
-    here, at_scale, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
+    here, at_scale, mask = places(outer, run, 2, ROWS, COLUMNS, WIDE)
     factor = tl.load(gain).to(tl.float64 if DOUBLE else tl.float32)
-    scale = tl.sigmoid(_read(scale_shift, at_scale, mask, DOUBLE))
-    shift = _tanh(_read(scale_shift, at_scale + run, mask, DOUBLE), DOUBLE)
-    _write(output, here, _read(inputs, here, mask, DOUBLE) * (scale * factor) + shift, mask)
+    scale = tl.sigmoid(read(scale_shift, at_scale, mask, DOUBLE))
+    shift = tanh(read(scale_shift, at_scale + run, mask, DOUBLE), DOUBLE)
+    write(output, here, read(inputs, here, mask, DOUBLE) * (scale * factor) + shift, mask)
 
 
 @triton.jit
@@ -72,17 +38,17 @@ def backward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of inputs and scale_shift, one tile a program, and its share of the gain's."""
-    here, at_scale, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
+    here, at_scale, mask = places(outer, run, 2, ROWS, COLUMNS, WIDE)
     at_shift = at_scale + run
     factor = tl.load(gain).to(tl.float64 if DOUBLE else tl.float32)
-    scale = tl.sigmoid(_read(scale_shift, at_scale, mask, DOUBLE))
-    shift = _tanh(_read(scale_shift, at_shift, mask, DOUBLE), DOUBLE)
-    slope = _read(grad_output, here, mask, DOUBLE)
+    scale = tl.sigmoid(read(scale_shift, at_scale, mask, DOUBLE))
+    shift = tanh(read(scale_shift, at_shift, mask, DOUBLE), DOUBLE)
+    slope = read(grad_output, here, mask, DOUBLE)
     # Lanes past the end read zeros, so they add nothing.
-    share = slope * _read(inputs, here, mask, DOUBLE) * scale
-    _write(grad_inputs, here, slope * (scale * factor), mask)
-    _write(grad_scale_shift, at_scale, share * factor * (1 - scale), mask)
-    _write(grad_scale_shift, at_shift, slope * (1 - shift * shift), mask)
+    share = slope * read(inputs, here, mask, DOUBLE) * scale
+    write(grad_inputs, here, slope * (scale * factor), mask)
+    write(grad_scale_shift, at_scale, share * factor * (1 - scale), mask)
+    write(grad_scale_shift, at_shift, slope * (1 - shift * shift), mask)
     tl.store(sums + tl.program_id(0), tl.sum(tl.sum(share, axis=1), axis=0))
 
 

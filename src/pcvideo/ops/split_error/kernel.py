@@ -13,30 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pcvideo.ops._dispatch import empty, launch, memory_order
+from pcvideo.ops._triton import places, read, write
 
 __all__ = ["backward", "forward"]
-
-
-@triton.jit
-def _place(outer, run, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
-    # Where this program's values lie in a tensor of one run, and in one of two; and which of them exist.
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
-    across = (run - 1) // COLUMNS + 1
-    rows = (program // across) * ROWS + tl.arange(0, ROWS)[:, None]
-    columns = (program % across) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    return rows * run + columns, 2 * rows * run + columns, (rows < outer) & (columns < run)
-
-
-@triton.jit
-def _read(pointer, place, mask, DOUBLE: tl.constexpr):
-    return tl.load(pointer + place, mask=mask, other=0.0).to(tl.float64 if DOUBLE else tl.float32)
-
-
-@triton.jit
-def _write(pointer, place, value, mask):
-    tl.store(pointer + place, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -45,11 +24,11 @@ def forward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """Both halves of the error, one tile a program."""
-    here, at_little, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
-    difference = _read(target, here, mask, DOUBLE) - _read(prediction, here, mask, DOUBLE)
+    here, at_little, mask = places(outer, run, 2, ROWS, COLUMNS, WIDE)
+    difference = read(target, here, mask, DOUBLE) - read(prediction, here, mask, DOUBLE)
     # A NaN stays one, which a maximum with zero would hide.
-    _write(error, at_little, tl.where(difference <= 0, 0.0, difference), mask)
-    _write(error, at_little + run, tl.where(difference >= 0, 0.0, -difference), mask)
+    write(error, at_little, tl.where(difference <= 0, 0.0, difference), mask)
+    write(error, at_little + run, tl.where(difference >= 0, 0.0, -difference), mask)
 
 
 @triton.jit
@@ -58,14 +37,14 @@ def backward_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of target and prediction, one tile a program."""
-    here, at_little, mask = _place(outer, run, ROWS, COLUMNS, WIDE)
+    here, at_little, mask = places(outer, run, 2, ROWS, COLUMNS, WIDE)
     at_much = at_little + run
-    little = _read(grad_error, at_little, mask, DOUBLE)
-    much = _read(grad_error, at_much, mask, DOUBLE)
-    little = tl.where(_read(error, at_little, mask, DOUBLE) <= 0, 0.0, little)
-    much = tl.where(_read(error, at_much, mask, DOUBLE) <= 0, 0.0, much)
-    _write(grad_target, here, little - much, mask)
-    _write(grad_prediction, here, much - little, mask)
+    little = read(grad_error, at_little, mask, DOUBLE)
+    much = read(grad_error, at_much, mask, DOUBLE)
+    little = tl.where(read(error, at_little, mask, DOUBLE) <= 0, 0.0, little)
+    much = tl.where(read(error, at_much, mask, DOUBLE) <= 0, 0.0, much)
+    write(grad_target, here, little - much, mask)
+    write(grad_prediction, here, much - little, mask)
 
 
 def forward(target: Tensor, prediction: Tensor) -> Tensor:
