@@ -11,8 +11,9 @@
 | 4 | and total variation | SSIM |
 
 Each network is trained once for each loss, from a seed of its own (the published code went on from the weights of the
-method before), into a folder that the methods share: 4 finds the colouriser of 2 and the doubler of 3. `--published`
-builds the published networks; without it, the colouriser keeps the luminance, and the doubler sees both frames.
+method before), into a folder that the methods share: 4 finds the colouriser of 2 and the doubler of 3. `--form
+published` builds the published networks; without it, the colouriser keeps the luminance and works on frames four times
+smaller (`--form luminance`: on whole ones), and the doubler sees both frames.
 
 FOLDER holds the videos of intel-iot-devkit/sample-videos (CC BY 4.0); the clips walk, want, yes and thanks are for
 testing alone, again and learn choose the best step. Of any other folder of videos, name those with --test and --choose.
@@ -25,20 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import pcvideo
-from pcvideo.data import Compose, HorizontalFlip, LivelyCrop, RandomCrop, TimeReverse, VideoFolder
+from pcvideo.data import Compose, HorizontalFlip, LivelyCrop, RandomCrop, TensorClips, TimeReverse, VideoFolder
 from pcvideo.losses import RegularisedLoss, SSIMLoss, TotalVariation
 from pcvideo.training import Colourisation, FrameDoubling, Trainer
 
 COLOUR_LOSSES = {"mse": None, "tv": RegularisedLoss(TotalVariation(), weight=0.1)}
 DOUBLING_LOSSES = {"mse": None, "ssim": SSIMLoss(weight=0.1)}
 METHODS = {1: ("mse", "mse"), 2: ("tv", "mse"), 3: ("mse", "ssim"), 4: ("tv", "ssim")}
-PUBLISHED: tuple[dict[str, Any], dict[str, Any]] = {}, {"legacy": True}
-OURS: tuple[dict[str, Any], dict[str, Any]] = (
-    {"keep_luminance": True, "chroma_stride": 4},
-    {},
-)
+# Of each form, the colouriser's arguments and the doubler's.
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "default": ({"keep_luminance": True, "chroma_stride": 4}, {}),
+    "luminance": ({"keep_luminance": True}, {}),
+    "published": ({}, {"legacy": True}),
+}
 
 
 def main() -> None:
@@ -46,13 +49,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/fusion"))
     parser.add_argument("--method", type=int, choices=METHODS, default=4)
-    parser.add_argument("--published", action="store_true", help="the published networks")
+    parser.add_argument("--form", choices=FORMS, default="default")
     parser.add_argument("--only", choices=("colour", "doubling"), help="one of the two")
     parser.add_argument("--colour-steps", type=int, default=3000)
     parser.add_argument("--doubling-steps", type=int, default=3000)
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--colour-lr", type=float, default=5e-3)
+    parser.add_argument("--doubling-lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--test", nargs="*", default=["walk", "want", "yes", "thanks"], help="left out")
@@ -69,19 +73,23 @@ def main() -> None:
 
 def train_colour(options: argparse.Namespace, loss: str) -> None:
     torch.manual_seed(options.seed)
-    model = pcvideo.Grey2RGB(**(PUBLISHED if options.published else OURS)[0])
+    model = pcvideo.Grey2RGB(**FORMS[options.form][0])
     crop = Compose([RandomCrop((options.crop, options.crop)), HorizontalFlip()])
-    clips = {"length": 1, "size": (240, 320), "cache": True, "seed": options.seed}
-    train = VideoFolder(
-        options.data, exclude=[*options.test, *options.choose, "chaplin"], stride=4, transform=crop, **clips
-    )
-    choose = VideoFolder(options.data, include=options.choose, stride=8, **clips)
+    left_out = [*options.test, *options.choose, "chaplin", "big_buck_bunny*", "bottle*", "one-by-one*"]
+    train = TensorClips(stills(options.data, stride=4, exclude=left_out), transform=crop, seed=options.seed)
+    choose = TensorClips(stills(options.data, stride=10, include=options.choose))
     fit(options, model, Colourisation(loss=COLOUR_LOSSES[loss]), f"colour-{loss}", options.colour_steps, train, choose)
+
+
+def stills(data: Path, **which: Any) -> Tensor:
+    """Every so many frames of videos, (N, 1, 3, 480, 640), as bytes: all of them would take the memory of many."""
+    frames = VideoFolder(data, length=1, size=(480, 640), **which)
+    return torch.stack([(255 * frames[index]).round().to(torch.uint8) for index in range(len(frames))])
 
 
 def train_doubling(options: argparse.Namespace, loss: str) -> None:
     torch.manual_seed(options.seed + 1)
-    model = pcvideo.FrameDoubler(**(PUBLISHED if options.published else OURS)[1])
+    model = pcvideo.FrameDoubler(**FORMS[options.form][1])
     lively = Compose([LivelyCrop((options.crop, options.crop), tries=8), HorizontalFlip(), TimeReverse()])
     strategy = FrameDoubling(frames=3, loss=DOUBLING_LOSSES[loss])
     clips = {"length": strategy.length, "size": (480, 640), "channels": 1, "cache": True, "seed": options.seed}
@@ -93,14 +101,15 @@ def train_doubling(options: argparse.Namespace, loss: str) -> None:
 
 
 def fit(options: Any, model: Any, strategy: Any, name: str, steps: int, train: Any, choose: Any) -> None:
-    form = "-published" if options.published else ""
+    form = "" if options.form == "default" else f"-{options.form}"
+    doubling = name.startswith("doubling")
     trainer = Trainer(
         model,
         strategy,
         run_dir=options.run_dir / f"{name}{form}-seed{options.seed}",
         steps=steps,
         batch_size=options.batch,
-        lr=options.lr,
+        lr=options.doubling_lr if doubling else options.colour_lr,
         schedule="cosine",
         warmup=min(100, steps // 10),
         clip_norm=1.0,
@@ -108,7 +117,7 @@ def fit(options: Any, model: Any, strategy: Any, name: str, steps: int, train: A
         seed=options.seed,
         validate_every=options.every,
         checkpoint_every=options.every,
-        validation_clips=8 if "doubling" in name else 24,
+        validation_clips=8 if doubling else 16,
         notes={"command": "examples/training/fusion.py", "method": options.method, "clips": len(train)},
     )
     trainer.fit(train, choose, resume="auto")
