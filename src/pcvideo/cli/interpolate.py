@@ -160,7 +160,7 @@ def _compare(arguments: argparse.Namespace, model: Interpolator) -> dict[str, An
     def middle(before: Tensor, after: Tensor) -> Tensor:
         height, width = before.shape[-2:]
         pair = model.pad(before.to(model.device)), model.pad(after.to(model.device))
-        found = model(*pair) if arguments.threshold is None else model(*pair, arguments.threshold)
+        found = model.middle(*pair) if arguments.threshold is None else model(*pair, arguments.threshold)
         return found[..., :height, :width].cpu()
 
     triplets = _of_folder(arguments) if arguments.triplets else _of_clip(arguments, model.in_channels)
