@@ -298,7 +298,10 @@ def test_what_was_published_stays_in_the_catalog_until_the_weights_change(model,
     [
         (lambda: pcvideo.Grey2RGB(channels=(4,)), 'model.colourise("clip.mp4", to_grey=True)'),
         (lambda: pcvideo.FrameDoubler(hidden_channels=(4,)), 'model.interpolate("clip.mp4", factor=2)'),
-        (lambda: pcvideo.MSPN(in_channels=1, levels=1, channels=(4, 4), hidden_channels=4), 'model.predict("clip.mp4", horizon=10)'),
+        (
+            lambda: pcvideo.MSPN(in_channels=1, levels=1, channels=(4, 4), hidden_channels=4),
+            'model.predict("clip.mp4", horizon=10)',
+        ),
     ],
 )
 def test_a_card_says_how_its_model_is_called(make, call, tmp_path):

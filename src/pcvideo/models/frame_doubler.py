@@ -85,6 +85,8 @@ class FrameDoubler(Interpolator):
         if legacy:
             self._check_legacy()
             self.cells = _cells([self.in_channels] * len(self.hidden_channels), self.hidden_channels)
+            # Engines for many devices wait for a gradient of every parameter that wants one, and these get none.
+            self.cells[:-1].requires_grad_(False)
             return
         if self.motion and not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be above 0 and below 1 with motion=True, got {alpha}; or take motion=False")
