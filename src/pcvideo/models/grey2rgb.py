@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from pcvideo.models._pretrained import Pretrained
 
 __all__ = ["Grey2RGB"]
 
+# Of the leaky ReLU where the luminance is kept.
+_SLOPE = 0.1
 # ITU-R BT.601, the library's grey: Y = 0.299 R + 0.587 G + 0.114 B, Cb = (B - Y) / 1.772, Cr = (R - Y) / 1.402.
 _RED_OF_CR, _BLUE_OF_CB = 1.402, 1.772
 _GREEN_OF_CB, _GREEN_OF_CR = -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587
@@ -41,7 +43,9 @@ class Grey2RGB(Pretrained):
         batch_norm: batch normalisation after each convolution, the last too, and leaky ReLU for ReLU.
         keep_luminance: predict the chroma alone (Cb and Cr of ITU-R BT.601 in full range). The luma
             0.299 R + 0.587 G + 0.114 B of the output is the input: where a colour would leave [0, 1], its chroma is
-            scaled towards grey, which leaves the luma as it is, instead of being clipped.
+            scaled towards grey, which leaves the luma as it is, instead of being clipped. A fresh network gives nearly
+            grey pictures, by He's initialisation, and its ReLU is leaky: with torch's, and ReLU, nearly all of its
+            units died in training.
         chroma_stride: with `keep_luminance`, the network sees the frame made so many times smaller, and its chroma is
             enlarged bilinearly, as in a video file: so many times wider a view, at that squared less cost.
 
@@ -80,10 +84,12 @@ class Grey2RGB(Pretrained):
             )
         widths = (1, *self.channels)
         colours = 2 if keep_luminance else 3
-        self.encoder = self._layers(nn.Conv2d, widths, nn.LeakyReLU(0.01) if batch_norm else nn.ReLU())
+        self.encoder = self._layers(nn.Conv2d, widths, self._activation())
         # A width that is the number of colours already is the last one, as in the published (3, 6, 12, 24).
         back = self.channels[1:] if len(self.channels) > 1 and self.channels[0] == colours else self.channels
         self.decoder = self._layers(nn.ConvTranspose2d, (*reversed(back), colours), nn.Sigmoid())
+        if keep_luminance:
+            self._initialise()
 
     def forward(self, grey: Tensor) -> Tensor:
         """The colours of grey frames.
@@ -187,8 +193,24 @@ class Grey2RGB(Pretrained):
             layers.append(kind(inputs, outputs, 3, padding=1))
             if self.batch_norm:
                 layers.append(nn.BatchNorm2d(outputs))
-            layers.append(nn.LeakyReLU(0.01) if self.batch_norm else nn.ReLU())
+            layers.append(self._activation())
         return nn.Sequential(*layers[:-1], last)
+
+    def _activation(self) -> nn.Module:
+        if self.keep_luminance:
+            return nn.LeakyReLU(_SLOPE)
+        return nn.LeakyReLU(0.01) if self.batch_norm else nn.ReLU()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Begin near grey, yet with signals that don't fade from layer to layer (He et al., ICCV 2015)."""
+        layers = [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
+        for layer in layers:
+            # What a pixel of the output sums up, a transposed convolution has on its first axis.
+            mode = "fan_out" if isinstance(layer, nn.ConvTranspose2d) else "fan_in"
+            nn.init.kaiming_normal_(layer.weight, a=_SLOPE, mode=mode)
+            nn.init.zeros_(cast(Tensor, layer.bias))
+        layers[-1].weight.mul_(0.1)
 
 
 def colour_with_luma(luma: Tensor, chroma: Tensor) -> Tensor:
