@@ -84,6 +84,18 @@ def test_the_luma_of_the_output_is_the_input_whatever_the_weights(options):
     assert (colour.amax(1) - colour.amin(1)).max() > 0.1
 
 
+@pytest.mark.parametrize("options", FORMS[2:])
+def test_a_fresh_network_that_keeps_the_luminance_gives_faint_colours_and_loses_no_signal(options):
+    ramp = torch.linspace(0.1, 0.9, 64).expand(1, 1, 64, 64)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = Grey2RGB(**options)
+        with torch.no_grad():
+            assert (model(ramp) - ramp).abs().max() < 0.2
+            # With torch's own initialisation a thirtieth is left of a signal.
+            assert model.encoder(ramp).std((2, 3)).mean() > 0.1 * ramp.std()
+
+
 def test_colours_that_can_be_are_those_of_full_range_bt601():
     rng = np.random.default_rng(0)
     true = rng.random((3, 8, 8, 3))
