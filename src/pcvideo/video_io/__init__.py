@@ -9,6 +9,7 @@ first use. What had to be repaired, turned upright or left out is told in `Clip.
 from pcvideo.video_io.convert import VideoError, resize_frames, to_clip_tensor, to_grey
 from pcvideo.video_io.cuts import CUT, frame_change
 from pcvideo.video_io.deep_pictures import RAW_SUFFIXES
+from pcvideo.video_io.frames import OpenedFrames, open_frames
 from pcvideo.video_io.pictures import PICTURE_SUFFIXES, natural_key
 from pcvideo.video_io.read import (
     VIDEO_SUFFIXES,
@@ -32,12 +33,14 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "Clip",
     "FrameSource",
+    "OpenedFrames",
     "Scenes",
     "VideoError",
     "VideoInfo",
     "frame_change",
     "iter_frames",
     "natural_key",
+    "open_frames",
     "open_source",
     "probe",
     "read_clip",
