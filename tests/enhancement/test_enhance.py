@@ -109,9 +109,10 @@ def test_a_video_has_twice_the_rate_and_the_frames_their_times(tmp_path, rate):
 
 def test_a_folder_that_several_filled_becomes_a_video(tmp_path, pictures):
     for number in (1, 2):
-        enhanced(pictures, tmp_path / "out", doubler=frame_doubler(), part=(number, 2))
-    result = enhanced(tmp_path / "out", tmp_path / "out.mkv", rate=48)
-    assert (result.written, probe(tmp_path / "out.mkv").rate) == (21, 48)
+        enhanced(pictures, tmp_path / "out", doubler=frame_doubler(), part=(number, 2), rate=15)
+    result = enhanced(tmp_path / "out", tmp_path / "out.mkv")
+    assert (result.written, probe(tmp_path / "out.mkv").rate) == (21, 30)
+    assert enhanced(tmp_path / "out", tmp_path / "slow.mkv", rate=10).rate == 10
 
 
 @pytest.mark.parametrize("extrapolate", [False, True])
@@ -241,6 +242,15 @@ def test_a_broken_picture_is_named_and_what_came_before_it_stays(tmp_path, pictu
     assert enhanced(repeated, tmp_path / "out", doubler=pair_interpolator(), resume=True).missing == 0
     out = read_clip(tmp_path / "out").frames
     assert torch.equal(out[14], out[12])
+
+
+def test_broken_frames_can_be_left_out_of_the_whole_but_not_of_a_part(tmp_path, pictures):
+    (pictures / "7.png").write_bytes(b"no picture")
+    skipped = open_frames(pictures, on_error="skip")
+    result = enhanced(skipped, tmp_path / "out", doubler=pair_interpolator())
+    assert (result.written, result.missing) == (19, None)
+    with pytest.raises(ValueError, match='name a file or folder, with on_error="repeat"'):
+        enhanced(skipped, tmp_path / "other", doubler=pair_interpolator(), part=(1, 2))
 
 
 def test_frames_from_a_generator_and_from_arrays_are_taken(tmp_path):

@@ -39,7 +39,7 @@ _EPILOG = """examples:
   pcvideo enhance walk.mkv walk-colour.mp4
   pcvideo enhance scans/ colour/ --bit-depth 16 --format tif
   pcvideo enhance film.mp4 frames/ --part 2/4        the second of four processes
-  pcvideo enhance frames/ film.mp4 --no-double --no-colour --rate 48
+  pcvideo enhance frames/ film.mp4 --no-double --no-colour
   pcvideo enhance walk.mkv smooth.mp4 --no-colour --doubler runs/mine/best
 """
 

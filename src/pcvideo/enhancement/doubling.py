@@ -33,7 +33,7 @@ def double_frames(
         cut: how different two frames must be for a change of scene, see `video_io.frame_change`; None looks for none.
 
     Yields:
-        (C, H, W) float32 in [0, 1]: 2T - 1 of them for T frames, or 2T with `extrapolate`.
+        (C, H, W) float32 in [0, 1], on the doubler's device: 2T - 1 of them for T frames, or 2T with `extrapolate`.
 
     Raises:
         TypeError, ValueError: frames other than that; the message says which.
@@ -73,7 +73,7 @@ def new_scene(before: Tensor, after: Tensor, cut: float | None) -> bool:
 
 
 def _doubled(frames: Iterable[Tensor], doubler: Interpolator, extrapolate: bool, cut: float | None) -> Iterator[Tensor]:
-    pending, state, count = _checked(frames), None, 0
+    pending, state, count = _checked(frames, doubler.device), None, 0
     before = next(pending, None)
     while before is not None:
         count += 1
@@ -118,7 +118,7 @@ def _for(doubler: Interpolator, frame: Tensor) -> Tensor:
     return frame[:, None] if doubler.in_channels == 1 else frame[None].expand(1, 3, -1, -1)
 
 
-def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+def _checked(frames: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
     shape = None
     for index, frame in enumerate(frames):
         if not isinstance(frame, Tensor) or not frame.is_floating_point():
@@ -130,4 +130,4 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
                 f"{describe(frame)}"
             )
         check_values("frames", frame[None], time_axis=0, first=index, door="read_clip")
-        yield frame
+        yield frame.to(device, torch.float32)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcvideo._checks import check_bool, check_choice, check_int, check_number, describe
 from pcvideo.enhancement.enhancer import Enhancer
-from pcvideo.enhancement.folder import FrameFolder, fingerprint
+from pcvideo.enhancement.folder import FrameFolder, fingerprint, recorded_rate
 from pcvideo.models import Grey2RGB, Interpolator
 from pcvideo.video_io import CUT, OpenedFrames, open_frames, write_picture, write_video
 from pcvideo.video_io.pictures import PICTURE_SUFFIXES
@@ -37,8 +37,8 @@ class Enhanced:
         frames: how many frames the source has, as far as it was gone through.
         written: how many were written by this call.
         kept: how many were there already.
-        missing: how many of the whole are not there yet, for other parts to make; of a source whose length is not known
-            None.
+        missing: how many of the whole are not there yet, for other parts to make; None where the length is not known,
+            or broken frames may have been left out.
         rate: frames per second of what was written.
         notes: what is odd about the source, and what was done to it, in words.
     """
@@ -98,7 +98,8 @@ def enhance(
         out: the video (.mp4, .m4v, .mov, .mkv, .webm, .avi) or the folder to write.
         doubler, colouriser, extrapolate, cut: as in `Enhancer`; without both the frames are only written anew, which
             makes a video of a folder that several processes filled.
-        rate: frames per second of the source, where it doesn't tell, or tells wrong; None takes its own, or 25.
+        rate: frames per second of the source, where it doesn't tell, or tells wrong; None takes its own, that which
+            `enhance.json` in its folder records, or 25.
         bit_depth: of the pictures, 8 or 16; None takes that of the source.
         picture: ".png" or ".tif", the kind of the pictures in a folder.
         part: (number, of how many) of a folder's pictures to make, counted from 1.
@@ -113,7 +114,8 @@ def enhance(
     enhancer = Enhancer(doubler, colouriser, extrapolate, cut)
     opened = source if isinstance(source, OpenedFrames) else open_frames(source)
     _check_source(opened, enhancer, Path(out))
-    rate = check_number("rate", rate or opened.rate or _RATE, minimum=0.01, maximum=1000 / enhancer.factor)
+    rate = rate or opened.rate or recorded_rate(opened.name) or _RATE
+    rate = check_number("rate", rate, minimum=0.01, maximum=1000 / enhancer.factor)
     job = _Job(opened, enhancer, Path(out), rate * enhancer.factor, on_frame or (lambda done, total: None))
     share = _check_part(part)
     suffix, is_video = Path(out).suffix.lower(), Path(out).suffix.lower() in WRITTEN_VIDEOS and not Path(out).is_dir()
@@ -201,7 +203,8 @@ def _to_folder(job: _Job, suffix: str, bit_depth: int, part: tuple[int, int], re
         write_picture(folder.picture(number), job.enhancer.colour(frame), bit_depth=bit_depth)
         written += 1
         job.on_frame(len(held) + written, None if job.total is None else len(span))
-    missing = None if job.total is None else job.total - len(folder.held(range(job.total)))
+    sure = job.total is not None and opened.repeatable
+    missing = job.total - len(folder.held(range(job.total))) if sure and job.total is not None else None
     return Enhanced(job.out, opened.count or written, written, len(held), missing, job.rate, tuple(notes))
 
 

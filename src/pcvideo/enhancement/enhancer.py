@@ -99,7 +99,9 @@ class Enhancer:
         if self.cut is None:
             return 0
         scene, before = 0, None
-        for number, frame in enumerate(islice(self._taken(opened.frames(), []), last + 1)):
+        for number, taken in enumerate(islice(self._taken(opened.frames(), []), last + 1)):
+            # Where they are compared when they are doubled: another device rounds in another way.
+            frame = taken.to(self.doubler.device)
             if before is not None and new_scene(before, frame, self.cut):
                 scene = number
             before = frame

@@ -14,7 +14,7 @@ import torch
 from pcvideo._files import read_json, remove_orphans, write_json
 from pcvideo.video_io.pictures import list_pictures
 
-__all__ = ["RECORD_NAME", "FrameFolder", "fingerprint"]
+__all__ = ["RECORD_NAME", "FrameFolder", "fingerprint", "recorded_rate"]
 
 RECORD_NAME = "enhance.json"
 
@@ -28,6 +28,13 @@ def fingerprint(model: Any) -> str | None:
         content.update(name.encode())
         content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{type(model).__name__} {content.hexdigest()[:16]}"
+
+
+def recorded_rate(folder: str | Path) -> float | None:
+    """The frames per second of a folder that was made here; None of any other source."""
+    record = Path(folder) / RECORD_NAME
+    rate = read_json(record).get("rate") if record.is_file() else None
+    return float(rate) if isinstance(rate, int | float) else None
 
 
 class FrameFolder:
