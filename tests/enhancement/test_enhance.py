@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +218,7 @@ def test_a_full_disk_leaves_the_pictures_that_were_written_and_no_half_one(tmp_p
     frames = torch.full((5, 1, 64, 64), 0.5)
     frames[3] = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     source = save(tmp_path / "in", frames)
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # No file may grow beyond this: what a full disk is for a writer. Noise does not pack, and is too large.
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))

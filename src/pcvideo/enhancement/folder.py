@@ -65,10 +65,12 @@ class FrameFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; name a folder, or a video by its ending (.mp4, .mkv)")
+        # In this order: another part writes the record before its first picture.
+        mixed = self.path.is_dir() and bool(list_pictures(self.path))
         recorded = self.path / RECORD_NAME
         if recorded.is_file():
             self._compare(read_json(recorded))
-        elif self.path.is_dir() and list_pictures(self.path):
+        elif mixed:
             raise ValueError(
                 f"{self.path} holds pictures already, they would mix with the new ones; name an empty folder"
             )
