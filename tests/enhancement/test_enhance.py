@@ -141,7 +141,7 @@ def test_parts_of_a_pair_interpolator_and_of_one_long_scene_agree_too(tmp_path):
         assert contents(tmp_path / f"{name}-all") == contents(tmp_path / f"{name}-one")
 
 
-def test_a_part_reads_no_more_than_it_needs(tmp_path, pictures, monkeypatch):
+def test_a_part_reads_no_more_than_it_needs(tmp_path, pictures):
     read = []
     opened = open_frames(pictures)
     original = opened._read
@@ -153,8 +153,8 @@ def test_a_part_reads_no_more_than_it_needs(tmp_path, pictures, monkeypatch):
 
     object.__setattr__(opened, "_read", watched)
     enhanced(opened, tmp_path / "out", doubler=pair_interpolator(), part=(2, 3))
-    # Frames 3 to 6 are its own, and the last middle needs the one after.
-    assert read == [3, 4, 5, 6, 7]
+    # Frame 0 tells this source from others; 3 to 6 are its own, and the last middle needs the one after.
+    assert read == [0, 3, 4, 5, 6, 7]
 
 
 class Stopped(KeyboardInterrupt):
@@ -210,6 +210,14 @@ def test_a_folder_is_not_gone_on_with_by_other_means(tmp_path, pictures):
     ]:
         with pytest.raises(ValueError, match=words):
             enhanced(pictures, tmp_path / "out", part=(2, 2), resume=True, **options)
+    other_place = save(tmp_path / "elsewhere" / "in", two_scenes(6, 5))
+    for source, words in [
+        (open_frames(pictures, size=(8, 8)), "begun with first_frame"),
+        (save(tmp_path / "more" / "in", two_scenes(5, 7)), "begun with frames 11, now it is 12"),
+        (open_frames(other_place, start=1), "begun with (first_frame|start)"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            enhanced(source, tmp_path / "out", doubler=frame_doubler(), part=(2, 2), resume=True)
     record = json.loads((tmp_path / "out" / "enhance.json").read_text())
     assert (record["frames"], record["pictures"], record["size"], record["rate"]) == (11, 21, [HEIGHT, WIDTH], 50)
 
@@ -283,6 +291,7 @@ def test_what_can_not_be_done_is_refused_before_anything_is_written(tmp_path, pi
         (pictures, tmp_path / "o", {"part": (3, 2)}, "counted from 1"),
         (pictures, tmp_path / "o", {"part": 2}, "part must be"),
         (pictures, tmp_path / "o", {"rate": -1}, "rate must be"),
+        (pictures, tmp_path / "o", {"rate": 0}, "rate must be"),
         (one, tmp_path / "o", {}, "nothing lies between"),
         (tmp_path / "empty", tmp_path / "o", {}, "holds no pictures"),
         (tmp_path / "missing", tmp_path / "o", {}, "does not exist"),

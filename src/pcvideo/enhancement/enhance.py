@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcvideo._checks import check_bool, check_choice, check_int, check_number, describe
 from pcvideo.enhancement.enhancer import Enhancer
-from pcvideo.enhancement.folder import FrameFolder, fingerprint, recorded_rate
+from pcvideo.enhancement.folder import FrameFolder, checksum, fingerprint, recorded_rate
 from pcvideo.models import Grey2RGB, Interpolator
 from pcvideo.video_io import CUT, OpenedFrames, open_frames, write_picture, write_video
 from pcvideo.video_io.pictures import PICTURE_SUFFIXES
@@ -114,7 +114,7 @@ def enhance(
     enhancer = Enhancer(doubler, colouriser, extrapolate, cut)
     opened = source if isinstance(source, OpenedFrames) else open_frames(source)
     _check_source(opened, enhancer, Path(out))
-    rate = rate or opened.rate or recorded_rate(opened.name) or _RATE
+    rate = opened.rate or recorded_rate(opened.name) or _RATE if rate is None else rate
     rate = check_number("rate", rate, minimum=0.01, maximum=1000 / enhancer.factor)
     job = _Job(opened, enhancer, Path(out), rate * enhancer.factor, on_frame or (lambda done, total: None))
     share = _check_part(part)
@@ -170,19 +170,19 @@ def _to_video(job: _Job) -> Enhanced:
     notes = list(job.opened.notes)
     read = written = 0
 
-    def frames() -> Iterator[Tensor]:
-        nonlocal read, written
-        for frame in job.enhancer.stream(_counted(job.opened.frames()), notes=notes):
+    def frames_in() -> Iterator[Tensor]:
+        nonlocal read
+        for read, frame in enumerate(job.opened.frames(), start=1):  # noqa: B007
+            yield frame
+
+    def frames_out() -> Iterator[Tensor]:
+        nonlocal written
+        for frame in job.enhancer.stream(frames_in(), notes=notes):
             yield frame
             written += 1
             job.on_frame(written, job.total)
 
-    def _counted(source: Iterator[Tensor]) -> Iterator[Tensor]:
-        nonlocal read
-        for read, frame in enumerate(source, start=1):  # noqa: B007
-            yield frame
-
-    write_video(job.out, frames(), job.rate)
+    write_video(job.out, frames_out(), job.rate)
     return Enhanced(job.out, read, written, 0, 0, job.rate, tuple(notes))
 
 
@@ -203,8 +203,9 @@ def _to_folder(job: _Job, suffix: str, bit_depth: int, part: tuple[int, int], re
         write_picture(folder.picture(number), job.enhancer.colour(frame), bit_depth=bit_depth)
         written += 1
         job.on_frame(len(held) + written, None if job.total is None else len(span))
-    sure = job.total is not None and opened.repeatable
-    missing = job.total - len(folder.held(range(job.total))) if sure and job.total is not None else None
+    missing = None
+    if job.total is not None and opened.repeatable:
+        missing = job.total - len(folder.held(range(job.total)))
     return Enhanced(job.out, opened.count or written, written, len(held), missing, job.rate, tuple(notes))
 
 
@@ -222,6 +223,9 @@ def _record(job: _Job, bit_depth: int) -> dict[str, Any]:
     return {
         "format": 1,
         "source": Path(job.opened.name).name,
+        # Many a folder is called "frames".
+        "first_frame": checksum(next(job.opened.frames())) if job.opened.repeatable else None,
+        "start": job.opened.start,
         "frames": job.opened.count,
         "size": None if job.opened.size is None else list(job.opened.size),
         "pictures": job.total,

@@ -10,24 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcvideo._files import read_json, remove_orphans, write_json
 from pcvideo.video_io.pictures import list_pictures
 
-__all__ = ["RECORD_NAME", "FrameFolder", "fingerprint", "recorded_rate"]
+__all__ = ["RECORD_NAME", "FrameFolder", "checksum", "fingerprint", "recorded_rate"]
 
 RECORD_NAME = "enhance.json"
+
+
+def checksum(*tensors: Tensor, of: str = "") -> str:
+    """A checksum of the values of tensors, and of a text."""
+    content = hashlib.sha256(of.encode())
+    for tensor in tensors:
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
 def fingerprint(model: Any) -> str | None:
     """The class of a model and a checksum of its config and weights; None of None."""
     if model is None:
         return None
-    content = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"{type(model).__name__} {content.hexdigest()[:16]}"
+    weights = dict(sorted(model.state_dict().items()))
+    return f"{type(model).__name__} {checksum(*weights.values(), of=json.dumps([model.config, *weights]))}"
 
 
 def recorded_rate(folder: str | Path) -> float | None:

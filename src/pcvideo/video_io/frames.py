@@ -28,6 +28,7 @@ class OpenedFrames:
 
     Attributes:
         name: what they are, for messages.
+        start: the number in the source of the first one.
         count: how many there are, at most; None where the end alone tells.
         size: (height, width); None where the first frame alone tells.
         rate: frames per second, or None.
@@ -37,6 +38,7 @@ class OpenedFrames:
     """
 
     name: str
+    start: int
     count: int | None
     size: tuple[int, int] | None
     rate: float | None
@@ -95,7 +97,7 @@ def open_frames(
         return _array("the array", source, span, {**options, **of_arrays})
     if not isinstance(source, Iterable):
         raise TypeError(f"source must be a path, an array, a tensor or frames one by one, got {describe(source)}")
-    return OpenedFrames("the frames", None, size, None, 8, (), False, _once(source, span, options))
+    return OpenedFrames("the frames", span[0], None, size, None, 8, (), False, _once(source, span, options))
 
 
 def _files(source: Any, span: tuple[int, int | None], options: dict[str, Any]) -> OpenedFrames:
@@ -114,7 +116,9 @@ def _files(source: Any, span: tuple[int, int | None], options: dict[str, Any]) -
 
     # Where broken frames are left out, the numbers of those behind them depend on where one begins.
     repeatable = options["on_error"] != "skip"
-    return OpenedFrames(str(opened.path), count, size, opened.rate, opened.bit_depth, opened.notes, repeatable, read)
+    return OpenedFrames(
+        str(opened.path), start, count, size, opened.rate, opened.bit_depth, opened.notes, repeatable, read
+    )
 
 
 def _array(name: str, source: Any, span: tuple[int, int | None], options: dict[str, Any]) -> OpenedFrames:
@@ -122,7 +126,7 @@ def _array(name: str, source: Any, span: tuple[int, int | None], options: dict[s
     frames, height, width = clip.frames.float(), *clip.frames.shape[-2:]
     depth = 16 if str(getattr(source, "dtype", "")).endswith("uint16") else 8
     return OpenedFrames(
-        name, len(frames), (height, width), None, depth, clip.notes, True, lambda first: iter(frames[first:])
+        name, span[0], len(frames), (height, width), None, depth, clip.notes, True, lambda first: iter(frames[first:])
     )
 
 
