@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +31,7 @@ __all__ = [
     "one_line",
     "print_json",
     "set_threads",
+    "size_note",
     "what_it_does",
 ]
 
@@ -155,6 +156,16 @@ def load_model(name: str | Path, device: torch.device) -> Predictor:
     if not isinstance(model, Predictor):
         raise ValueError(f"{name} is a {type(model).__name__}, which {what_it_does(model)}")
     return model
+
+
+def size_note(model: str | Path, size: Sequence[int]) -> list[str]:
+    """That published weights learned at another size, where they did: motion then has another scale."""
+    for published in hub.list_models():
+        learned = published.facts.get("recipe", {}).get("size")
+        if published.name == model and learned and list(learned) != list(size):
+            height, width = learned
+            return [f"{model} learned at {height}x{width}; --size {height} {width} asks it for what it knows best"]
+    return []
 
 
 def what_it_does(model: Any) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
-from pcvideo.cli._common import add_command, device_of, print_json, set_threads, what_it_does
+from pcvideo.cli._common import add_command, device_of, print_json, set_threads, size_note, what_it_does
 from pcvideo.enhancement import Enhanced, enhance
 from pcvideo.models import Grey2RGB, Interpolator
 from pcvideo.video_io import CUT, open_frames
@@ -119,6 +119,8 @@ def run(arguments: argparse.Namespace) -> None:
             on_frame=progress.show,
         )
     told = _as_json(arguments, result, part, time.perf_counter() - started)
+    for name in (told["doubler"], told["colouriser"]):
+        told["notes"] += [] if name is None or opened.size is None else size_note(name, opened.size)
     print_json(told) if arguments.json else _tell(told)
 
 
