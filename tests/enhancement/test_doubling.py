@@ -87,6 +87,19 @@ def test_grey_in_three_equal_channels_is_grey_without_a_word():
     assert torch.equal(torch.stack(out), torch.stack(list(Enhancer(colouriser=colouriser()).stream(moving(3)))))
 
 
+def test_between_two_frames_of_a_stream_the_caller_has_gradients_and_the_models_their_mode():
+    doubler, model = frame_doubler().train(), colouriser().train()
+    for stream in (
+        Enhancer(doubler, model).stream(moving(3)),
+        double_frames(moving(3), doubler),
+        model.stream(moving(3)),
+    ):
+        for _ in stream:
+            assert torch.is_grad_enabled()
+            assert doubler.training
+            assert model.training
+
+
 def most_alive(length):
     """How many frames of the source are held in memory at once, while all that is made is thrown away."""
     alive = most = 0
