@@ -5,8 +5,24 @@ model = pcvideo.from_pretrained("mspn-moving-mnist")
 future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in [0, 1]
 """
 
-from pcvideo import convert, data, export, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
+from pcvideo import (
+    convert,
+    data,
+    enhancement,
+    export,
+    hub,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    rollout,
+    training,
+    video_io,
+    viz,
+)
 from pcvideo._version import __version__
+from pcvideo.enhancement import enhance
 from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
 from pcvideo.models import (
@@ -41,6 +57,8 @@ __all__ = [
     "convert",
     "create_model",
     "data",
+    "enhance",
+    "enhancement",
     "export",
     "from_pretrained",
     "hub",

@@ -172,8 +172,10 @@ class Grey2RGB(Pretrained):
                 raise TypeError(f"frame {index} must be a float tensor (1, H, W), got {describe(frame)}")
             check_frame(f"frame {index}", frame[None], channels=self.in_channels)
             check_values("clip", frame[None], time_axis=0, first=index, door="colourise")
+            # Not yielded inside: whoever takes the frame would be without gradients until the next one.
             with torch.no_grad(), self._evaluating():
-                yield self(frame[None].to(self.device, torch.float32))[0].clamp(0, 1)
+                colour = self(frame[None].to(self.device, torch.float32))[0].clamp(0, 1)
+            yield colour
 
     def _chroma(self, inputs: Tensor) -> Tensor:
         """Cb and Cr, (B, 2, H, W), in (-0.5, 0.5)."""
