@@ -209,8 +209,8 @@ class Grey2RGB(Pretrained):
         layers = [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
         for layer in layers:
             # What a pixel of the output sums up, a transposed convolution has on its first axis.
-            mode = "fan_out" if isinstance(layer, nn.ConvTranspose2d) else "fan_in"
-            nn.init.kaiming_normal_(layer.weight, a=_SLOPE, mode=mode)
+            summed = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+            nn.init.kaiming_normal_(summed, a=_SLOPE)
             nn.init.zeros_(cast(Tensor, layer.bias))
         layers[-1].weight.mul_(0.1)
 
