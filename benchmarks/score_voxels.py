@@ -2,8 +2,8 @@
 """Score next-volume predictors as ConvLSTM3D was published: one step, and five fed back, beside NULL and copy-last.
 
     python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --model convlstm-voxels --format 80/4
-    python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --keras convlstm3d_16_T80_TINC4.h5 --format
-    80/4
+    python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --keras convlstm3d_16_T80_TINC4.h5 \\
+        --format 80/4 --tests windows --fourier 3
 
 `windows` is the published long-term test, which computes five frames anew for each step; `carried` carries the state.
 """
