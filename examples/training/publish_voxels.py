@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished run on scenes of voxels to a weights folder: round to 16 bit, score what was rounded, write the card.
+"""From finished runs on scenes of voxels to a weights folder: round to 16 bit, score what was rounded, write the card.
 
-    python examples/training/publish_voxels.py convlstm-voxels runs/large src/pcvideo/weights
+    WHAT="convlstm-voxels runs/large src/pcvideo/weights --average-with runs/volumes"
+    python examples/training/publish_voxels.py $WHAT
     for F in 80/4 40/2 20/1; do
         python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --format $F \\
             --model src/pcvideo/weights/convlstm-voxels --json > ${F%/*}.json
     done
-    python examples/training/publish_voxels.py convlstm-voxels runs/large src/pcvideo/weights \\
+    python examples/training/publish_voxels.py $WHAT \\
         --scores 80/4=80.json 40/2=40.json 20/1=20.json --command "WHAT TRAINED THEM" --spent "HOW LONG"
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,12 @@ def main() -> None:
     parser.add_argument("name", choices=TASKS)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("shelf", type=Path)
+    parser.add_argument("--average-with", type=Path, nargs="+", default=(), metavar="RUN", help="mean of the weights")
     parser.add_argument("--scores", nargs="+", default=(), metavar="FORMAT=JSON")
     parser.add_argument("--command", default="")
     parser.add_argument("--spent", default="")
     options = parser.parse_args()
-    # The averaged weights of the last checkpoint.
-    model = pcvideo.from_pretrained(newest_checkpoint(options.run_dir) or options.run_dir)
+    model = mean_of([options.run_dir, *options.average_with])
     scores = dict(score.split("=", 1) for score in options.scores)
     metrics = {f"voxels {name}": figures(json.loads(Path(path).read_text())) for name, path in scores.items()}
     recipe = {"size": [16, 16, 16], "command": options.command, "spent": options.spent}
@@ -63,6 +65,14 @@ def main() -> None:
             metrics=metrics or None,
         )
     record(folder)
+
+
+def mean_of(run_dirs: Sequence[Path]) -> Any:
+    """The model of the mean of several runs' weights, each the averaged ones of its last checkpoint."""
+    models = [pcvideo.from_pretrained(newest_checkpoint(run_dir) or run_dir) for run_dir in run_dirs]
+    states = [model.state_dict() for model in models]
+    models[0].load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    return models[0]
 
 
 def figures(report: dict[str, Any]) -> dict[str, Any]:

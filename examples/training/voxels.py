@@ -6,14 +6,16 @@
         --encoder-kernel-size 3 --encoder-channels 96 --hidden-channels 64 --history 3
     python examples/training/voxels.py patches $DATA --run-dir runs/large --init runs/small --steps 2000 \
         --lr 1e-3 --schedule cosine
+    python examples/training/voxels.py volumes $DATA --run-dir runs/volumes --init runs/large --steps 200 --lr 5e-4
 
 Most of a scene is empty, and what is not moves only at its surface. In this network a place remembers nothing but
 its own neighbourhood, so it can be trained on single places: those where something happens are drawn more often, and
 weigh less by as much. A small network learns quickly what a large one then begins with: --init puts a smaller network
 into the one that is trained, so that it predicts the same at first.
 
-The other stage, `volumes`, runs whole volumes and feeds predictions back. Called again with the same --run-dir, a run
-goes on where it stopped.
+The other stage, `volumes`, runs whole volumes and feeds predictions back, with the Jaccard distance in the loss: it
+gains in the long term and loses in one step. The mean of both networks' weights (`publish_voxels.py --average-with`)
+keeps most of either. Called again with the same --run-dir, a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -128,7 +130,9 @@ def main() -> None:
         begin_as(model, pcvideo.from_pretrained(weights_of(Path(arguments.init))))
     strategy: Any = Places(frames=9, places=40)
     if arguments.stage == "volumes":
-        strategy = SelfFeeding(context=arguments.context, horizon=4, loss=VolumeLoss(set_weight=SET_WEIGHT))
+        strategy = SelfFeeding(
+            context=arguments.context, horizon=4, loss=VolumeLoss(jaccard=0.1, set_weight=SET_WEIGHT)
+        )
     frames = strategy.length
     # The first and last frames are empty, and so are the clips that keep to them.
     times = RandomTimes(frames, steps=arguments.steps_apart, margin=14)
