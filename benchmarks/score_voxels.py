@@ -2,8 +2,8 @@
 """Score next-volume predictors as ConvLSTM3D was published: one step, and five fed back, beside NULL and copy-last.
 
     python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --model convlstm-voxels --format 80/4
-    python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --keras convlstm3d_16_T80_TINC4.h5 --format
-    80/4
+    python benchmarks/score_voxels.py --data voxel4d/test_400_packed.npz --keras convlstm3d_16_T80_TINC4.h5 \\
+        --format 80/4 --tests windows --fourier 3
 
 `windows` is the published long-term test, which computes five frames anew for each step; `carried` carries the state.
 """
@@ -18,6 +18,7 @@ import torch
 import pcvideo
 from pcvideo.convert import load_original
 from pcvideo.data import VOXEL_FORMATS, VoxelScenes
+from pcvideo.layers import use_fourier
 from pcvideo.metrics import VolumeScores
 from pcvideo.models import forecast_windows, next_frames
 
@@ -35,12 +36,17 @@ def main() -> None:
     parser.add_argument(
         "--tests", nargs="+", choices=("windows", "carried", "binary"), default=("windows", "carried", "binary")
     )
+    parser.add_argument(
+        "--fourier", type=int, metavar="SIDE", help="take kernels of this side and more by Fourier transforms"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keras = arguments.keras
     model = pcvideo.from_pretrained(arguments.model) if keras is None else load_original(keras)
+    if arguments.fourier is not None:
+        model = use_fourier(model, kernel_size=arguments.fourier)
     clips = VoxelScenes(arguments.data, format=arguments.format)
     count = len(clips) if arguments.clips is None else min(arguments.clips, len(clips))
     scores = {name: VolumeScores(context=CONTEXT, horizon=HORIZON) for name in arguments.tests}

@@ -116,13 +116,14 @@ def test_batches_of_any_size_give_the_same_means() -> None:
 
 @pytest.mark.usefixtures("fake_lpips")
 @pins(
-    "A report names its protocol: `standard`, `mspn`, `ppnv2`, `openstl` or `wavelet_vfi`; the same clips score "
-    "differently in each."
+    "A report names its protocol: `standard`, `mspn`, `ppnv2`, `openstl`, `wavelet_vfi` or `voxels`; the same clips "
+    "score differently in each."
 )
 def test_reports_name_their_protocol(pair: tuple[Tensor, Tensor]) -> None:
-    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "ppnv2", "standard", "wavelet_vfi"]
+    assert sorted(metrics.PROTOCOLS) == ["mspn", "openstl", "ppnv2", "standard", "voxels", "wavelet_vfi"]
     assert [metrics.evaluate_frames(*pair, name)["protocol"] for name in metrics.PROTOCOLS] == list(metrics.PROTOCOLS)
-    assert len({round(score(name, pair)["ssim"], 3) for name in metrics.PROTOCOLS}) == 5
+    of_frames = [name for name in metrics.PROTOCOLS if name != "voxels"]
+    assert len({round(score(name, pair)["ssim"], 3) for name in of_frames}) == 5
     with pytest.raises(ValueError, match="did you mean 'openstl'"):
         metrics.evaluate_frames(*pair, "openstI")
 
@@ -218,3 +219,15 @@ def test_the_baselines_predict_nothing_new(pair: tuple[Tensor, Tensor]) -> None:
     copied, dark = (metrics.BASELINES[name](context, 4) for name in ("copy_last", "black"))
     assert np.array_equal(copied.numpy(), np.repeat(context.numpy()[:, -1:], 4, axis=1))
     assert np.array_equal(dark.numpy(), np.zeros((2, 4, 1, 16, 20)))
+
+
+@pins("`voxels`: the Jaccard distance of voxels above 0.5, 0 where both are empty, and the mean squared error.")
+def test_the_protocol_of_voxels() -> None:
+    target, prediction = torch.zeros(1, 3, 1, 2, 2, 2), torch.zeros(1, 3, 1, 2, 2, 2)
+    # Two voxels of which one is hit, beside a half that is none; then one empty volume; then two.
+    target[0, 0, 0, 0, 0] = 1
+    prediction[0, 0, 0, 0, 0, 0], prediction[0, 0, 0, 1] = 0.6, 0.5
+    target[0, 1] = 1
+    found = metrics.evaluate_frames(prediction, target, "voxels")["metrics"]
+    assert found["jaccard"]["per_step"] == pytest.approx([0.5, 1, 0])
+    assert found["mse_mean"]["per_step"] == pytest.approx([(0.4**2 + 1 + 4 * 0.25) / 8, 1, 0])

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the next-volume predictor of scenes of voxels, as convlstm-voxels was: two stages, both resumable.
+"""Train the next-volume predictor of scenes of voxels, as convlstm-voxels was; every run is resumable.
 
-    python examples/training/voxels.py patches --data voxel4d/train_3200_packed.npz --run-dir runs/patches --steps 2000
-    python examples/training/voxels.py volumes --data voxel4d/train_3200_packed.npz --run-dir runs/volumes --steps 400 \
-        --init runs/patches
+    DATA="--data voxel4d/train_3200_packed.npz --steps-apart 4 4 4 2 1"
+    python examples/training/voxels.py patches $DATA --run-dir runs/small --steps 2000 \
+        --encoder-kernel-size 3 --encoder-channels 96 --hidden-channels 64 --history 3
+    python examples/training/voxels.py patches $DATA --run-dir runs/large --init runs/small --steps 2000 \
+        --lr 1e-3 --schedule cosine
+    python examples/training/voxels.py volumes $DATA --run-dir runs/volumes --init runs/large --steps 200 --lr 5e-4
 
 Most of a scene is empty, and what is not moves only at its surface. In this network a place remembers nothing but
-its own neighbourhood, so the first stage trains it on single places: those where something happens are drawn more
-often, and weigh less by as much. The second stage runs whole volumes and feeds predictions back. Called again with
-the same --run-dir, a stage goes on where it stopped.
+its own neighbourhood, so it can be trained on single places: those where something happens are drawn more often, and
+weigh less by as much. A small network learns quickly what a large one then begins with: --init puts a smaller network
+into the one that is trained, so that it predicts the same at first.
+
+The other stage, `volumes`, runs whole volumes and feeds predictions back, with the Jaccard distance in the loss: it
+gains in the long term and loses in one step. The mean of both networks' weights (`publish_voxels.py --average-with`)
+keeps most of either. Called again with the same --run-dir, a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -31,9 +38,6 @@ from pcvideo.training import SelfFeeding, Strategy, Trainer, newest_checkpoint
 
 MODEL = {
     "patch": 2,
-    "history": 3,
-    "encoder_channels": 96,
-    "hidden_channels": (64,),
     "kernel_sizes": (1,),
     "head_kernel_size": 1,
     "residual": True,
@@ -59,11 +63,15 @@ class Places(Strategy):
         """The loss of a batch (B, T, 1, D, H, W)."""
         clips = batch[:, :, 0]
         chosen, weights = self._draw(clips)
-        around = F.pad(clips, (2,) * 6).unfold(2, 6, 2).unfold(3, 6, 2).unfold(4, 6, 2)
+        # The places that the encoder sees at once, and those at each side of the middle.
+        across = self.model.encoder_kernel_size
+        beside = across // 2
+        side, margin = 2 * across, 2 * beside
+        around = F.pad(clips, (margin,) * 6).unfold(2, side, 2).unfold(3, side, 2).unfold(4, side, 2)
         clip, *place = torch.unravel_index(chosen, (len(clips), *around.shape[2:5]))
-        # (places, T, 6, 6, 6)
         seen = around[clip, :, place[0], place[1], place[2]]
-        truth = seen[:, 1:, 2:4, 2:4, 2:4].flatten(2).transpose(0, 1)
+        middle = slice(margin, margin + 2)
+        truth = seen[:, 1:, middle, middle, middle].flatten(2).transpose(0, 1)
         logits = self._at_places(seen[:, :-1].transpose(0, 1))
         rarity = torch.tensor(SET_WEIGHT)
         losses = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=rarity, reduction="none")
@@ -84,10 +92,10 @@ class Places(Strategy):
         return chosen, scores.mean() / scores[chosen]
 
     def _at_places(self, seen: Tensor) -> Tensor:
-        """Logits (T, places, 8) at the middle of neighbourhoods (T, places, 6, 6, 6): what the network gives there."""
+        """Logits (T, places, 8) at the middle of neighbourhoods (T, places, s, s, s): what the network gives there."""
         model = self.model
         length, count = seen.shape[:2]
-        shown = to_patches(seen.reshape(length * count, 1, 6, 6, 6), 2).view(length, count, 8, 27)
+        shown = to_patches(seen.reshape(length * count, 1, *seen.shape[2:]), 2).view(length, count, 8, -1)
         nothing = torch.zeros_like(shown[:1])
         past = [torch.cat([nothing[:0], *[nothing] * back, shown[: length - back]]) for back in range(model.history)]
         features = torch.relu(
@@ -103,7 +111,7 @@ class Places(Strategy):
                 outputs.append(hidden)
             features = torch.stack(outputs)
         logits = F.linear(features, model.head.weight.flatten(1), model.head.bias)
-        return logits + model.stay * (2 * shown[..., 13] - 1)
+        return logits + model.stay * (2 * shown[..., shown.shape[-1] // 2] - 1)
 
 
 def main() -> None:
@@ -111,12 +119,20 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
-    model = pcvideo.ConvLSTMPredictor(**MODEL)
+    model = pcvideo.ConvLSTMPredictor(
+        history=arguments.history,
+        encoder_channels=arguments.encoder_channels,
+        encoder_kernel_size=arguments.encoder_kernel_size,
+        hidden_channels=(arguments.hidden_channels,),
+        **MODEL,
+    )
     if arguments.init is not None:
-        model = pcvideo.from_pretrained(weights_of(Path(arguments.init)))
+        begin_as(model, pcvideo.from_pretrained(weights_of(Path(arguments.init))))
     strategy: Any = Places(frames=9, places=40)
     if arguments.stage == "volumes":
-        strategy = SelfFeeding(context=arguments.context, horizon=4, loss=VolumeLoss(set_weight=SET_WEIGHT))
+        strategy = SelfFeeding(
+            context=arguments.context, horizon=4, loss=VolumeLoss(jaccard=0.1, set_weight=SET_WEIGHT)
+        )
     frames = strategy.length
     # The first and last frames are empty, and so are the clips that keep to them.
     times = RandomTimes(frames, steps=arguments.steps_apart, margin=14)
@@ -131,7 +147,7 @@ def main() -> None:
         lr=arguments.lr or {"patches": 3e-3, "volumes": 1e-3}[arguments.stage],
         optimizer="adamw",
         weight_decay=1e-3,
-        schedule={"patches": "constant", "volumes": "cosine"}[arguments.stage],
+        schedule=arguments.schedule or {"patches": "constant", "volumes": "cosine"}[arguments.stage],
         warmup=100 if arguments.stage == "patches" else 10,
         clip_norm=0.3,
         ema=0.99 if arguments.stage == "patches" else 0.98,
@@ -141,6 +157,36 @@ def main() -> None:
     )
     trainer.fit(clips, resume="auto")
     print(f"weights: {weights_of(Path(arguments.run_dir))}")
+
+
+@torch.no_grad()
+def begin_as(model: pcvideo.ConvLSTMPredictor, small: pcvideo.ConvLSTMPredictor) -> None:
+    """Put a smaller network of this kind into a larger one, which then predicts what it does.
+
+    What the small one has not is seen with a weight of zero by what it has. New features and new hidden channels keep
+    their random weights, and nothing looks at them yet.
+    """
+    given, wanted = small.config, model.config
+    features, hidden = given["encoder_channels"], given["hidden_channels"][0]
+    all_features, all_hidden = wanted["encoder_channels"], wanted["hidden_channels"][0]
+    inner = (wanted["encoder_kernel_size"] - given["encoder_kernel_size"]) // 2
+    middle = slice(inner, inner + given["encoder_kernel_size"])
+    # The frames of the history stand one after the other, the newest first.
+    seen = small.encoder.weight.shape[1]
+    model.encoder.weight[:features] = 0
+    model.encoder.weight[:features, :seen, middle, middle, middle] = small.encoder.weight
+    model.encoder.bias[:features] = small.encoder.bias
+    gates, old_gates = (network.cells[0].to_gates for network in (model, small))
+    for new, old in zip(gates.weight.split(all_hidden), old_gates.weight.split(hidden), strict=True):
+        new[:hidden] = 0
+        new[:hidden, :features] = old[:, :features]
+        new[:hidden, all_features : all_features + hidden] = old[:, features:]
+    for new, old in zip(gates.bias.split(all_hidden), old_gates.bias.split(hidden), strict=True):
+        new[:hidden] = old
+    model.head.weight[:] = 0
+    model.head.weight[:, :hidden] = small.head.weight
+    model.head.bias.copy_(small.head.bias)
+    model.stay.copy_(small.stay)
 
 
 def weights_of(folder: Path) -> Path:
@@ -159,9 +205,14 @@ def parse() -> argparse.Namespace:
         "--steps-apart", type=int, nargs="+", default=[4], help="frames from one to the next: 4 is 80/4"
     )
     parser.add_argument("--context", type=int, default=6, help="true frames before predictions are fed back")
-    parser.add_argument("--init", help="weights or a run folder to begin from")
+    parser.add_argument("--init", help="weights or a run folder to begin from; may be of a smaller network")
+    parser.add_argument("--history", type=int, default=4, help="frames that the encoder sees at once")
+    parser.add_argument("--encoder-channels", type=int, default=128)
+    parser.add_argument("--encoder-kernel-size", type=int, default=5, help="places of 2x2x2 voxels")
+    parser.add_argument("--hidden-channels", type=int, default=128)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--lr", type=float)
+    parser.add_argument("--schedule", choices=("constant", "cosine"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -12,6 +12,7 @@ import torch
 
 from pcvideo.convert import conv_lstm_from_keras, read_keras_weights
 from pcvideo.data import VoxelScenes
+from pcvideo.layers import use_fourier
 from pcvideo.metrics import jaccard_distance
 from pcvideo.models import next_frames
 
@@ -54,12 +55,13 @@ def test_a_converted_cell_is_keras_equations_written_out_voxel_by_voxel() -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the published weights and scenes: PCVIDEO_SHARED_DATA")
-def test_the_published_weights_are_far_better_than_copying_the_last_frame() -> None:
+def test_the_published_weights_are_ahead_of_copying_by_as_much_as_over_the_whole_test_set() -> None:
     pytest.importorskip("h5py")
     model = conv_lstm_from_keras(read_keras_weights(SHARED / "reference_weights" / "convlstm3d_16_T80_TINC4.h5"))
     assert model.config["hidden_channels"] == (32, 32, 32)
-    clip = VoxelScenes(SHARED / "test_400_packed.npz")[0][None]
-    predicted = jaccard_distance(next_frames(model, clip), clip[:, 1:]).mean()
-    copied = jaccard_distance(clip[:, :-1], clip[:, 1:]).mean()
-    # 0.1975 against 0.3547 over all 400 (benchmarks/score_voxels.py); one scene is a check of the file's reading.
-    assert predicted < 0.75 * copied
+    scenes = VoxelScenes(SHARED / "test_400_packed.npz", format="80/4")
+    clips = torch.stack([scenes[index] for index in range(16)])
+    # 0.1975 against 0.3547 over all 400 scenes; scenes differ in how hard they are, less in this ratio.
+    predicted = jaccard_distance(next_frames(use_fourier(model), clips), clips[:, 1:]).mean()
+    copied = jaccard_distance(clips[:, :-1], clips[:, 1:]).mean()
+    assert float(predicted / copied) == pytest.approx(0.1975 / 0.3547, abs=0.02)

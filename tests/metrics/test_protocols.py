@@ -92,7 +92,8 @@ def test_each_protocol_computes_what_it_says(protocol, metric, is_clamped, oracl
 
 
 def test_the_same_pair_scores_differently_in_each_protocol(clips):
-    scores = [get_protocol(name).metrics["ssim"](*clips).mean().item() for name in PROTOCOLS]
+    metrics = [protocol.metrics["ssim"] for protocol in PROTOCOLS.values() if "ssim" in protocol.metrics]
+    scores = [metric(*clips).mean().item() for metric in metrics]
     assert min(abs(a - b) for a, b in itertools.combinations(scores, 2)) > 0.01
     assert max(scores) - min(scores) > 0.05
 

@@ -123,3 +123,19 @@ def test_per_step_and_copy_last_take_volumes() -> None:
     scores.update(copied, frames[:, 1:])
     expected = ((frames[:, :1] - frames[:, 1:]) ** 2).mean((0, 2, 3, 4, 5))
     assert scores.compute()["mse_mean"]["per_step"] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_the_protocol_of_voxels_is_scipys_distance_and_the_mean_squared_error_and_the_report_names_it() -> None:
+    prediction, target = volumes(5), volumes(6).round()
+    scores = PerStep("voxels")
+    scores.update(prediction, target)
+    metrics = scores.report()["metrics"]
+    pair = [frames.flatten(2).numpy() for frames in (prediction, target)]
+    for time in range(3):
+        one, other = (frames[:, time] for frames in pair)
+        distances = [jaccard(one[batch] > 0.5, other[batch] > 0.5) for batch in range(2)]
+        assert metrics["jaccard"]["per_step"][time] == pytest.approx(np.mean(distances), abs=1e-6)
+        assert metrics["mse_mean"]["per_step"][time] == pytest.approx(np.mean((one - other) ** 2), rel=1e-5)
+    whole = VolumeScores(context=1, horizon=1)
+    whole.update(target, prediction[:, 1:], prediction[:, 1:2])
+    assert whole.report()["protocol"] == "voxels"

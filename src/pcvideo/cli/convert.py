@@ -24,6 +24,7 @@ asks for more than tensors and numbers is refused."""
 _EPILOG = """examples:
   pcvideo convert mspn_kth.pth mspn-kth
   pcvideo convert adversarial.pth critic --system mspn-discriminator
+  pcvideo convert encoder.h5 gan --generator generator.h5
   pcvideo convert mspn_kth.pth mspn-kth --config '{"clamp": true}'
 """
 
@@ -34,6 +35,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "convert", run, summary=summary, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("checkpoint", type=Path, help="file of the published code: .pt, .pth, .safetensors, .h5")
     parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--generator", type=Path, help="second file of AEncGAN3D, whose encoder's is the first")
     parser.add_argument("--system", choices=tuple(SYSTEMS), help="whose checkpoint it is, if it is not to be seen")
     parser.add_argument("--config", metavar="JSON", help="arguments of the model, in place of those that are seen")
     parser.add_argument("--json", action="store_true", help="print a JSON object on standard output")
@@ -42,7 +44,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Convert, write, and tell what was seen."""
     config = None if arguments.config is None else _object(arguments.config)
-    original = read_original(arguments.checkpoint, system=arguments.system, config=config)
+    original = read_original(
+        arguments.checkpoint, system=arguments.system, config=config, generator=arguments.generator
+    )
     save_original(original, arguments.out)
     if arguments.json:
         print_json(_facts(original) | {"folder": str(arguments.out)})

@@ -29,8 +29,8 @@ __all__ = ["add_parser", "run"]
 
 _CLIPS = 1000
 
-# The other one is for frames between frames.
-_FORECAST_PROTOCOLS = [name for name in PROTOCOLS if name != "wavelet_vfi"]
+# The others are for frames between frames, and for scenes, which are scored by theirs alone.
+_FORECAST_PROTOCOLS = [name for name in PROTOCOLS if name not in ("wavelet_vfi", "voxels")]
 
 _DESCRIPTION = """Score a model on many clips, beside copying the last frame and beside black frames.
 

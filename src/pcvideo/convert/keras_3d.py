@@ -22,9 +22,19 @@ from pcvideo._optional import require
 from pcvideo.convert._system import Entry, Shapes, System, fit, same
 from pcvideo.models import ConvLSTMPredictor
 
-__all__ = ["CONV_LSTM_3D_SYSTEM", "conv_lstm_from_keras", "read_keras_weights"]
+__all__ = [
+    "CONV_LSTM_3D_SYSTEM",
+    "NORM",
+    "conv_lstm_from_keras",
+    "layer_of",
+    "layers_of",
+    "read_keras_weights",
+    "to_first",
+    "to_last",
+]
 
-_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+# Our names of a batch normalisation's tensors, and Keras'.
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def read_keras_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -75,15 +85,15 @@ def conv_lstm_from_keras(arrays: Mapping[str, np.ndarray]) -> nn.Module:
 
 
 def _infer(shapes: Shapes) -> dict[str, Any]:
-    layers = _layers(shapes, "conv_lstm3d")
+    layers = layers_of(shapes, "conv_lstm3d")
     kernels = [shapes.of(f"{layer}/kernel", 5) for layer in layers]
-    head = shapes.of(f"{_layer(shapes, 'conv3d', 0)}/kernel", 5)
+    head = shapes.of(f"{layer_of(shapes, 'conv3d', 0)}/kernel", 5)
     return {
         "in_channels": head[-1],
         "hidden_channels": [kernel[-1] // 4 for kernel in kernels],
         "kernel_sizes": [kernel[0] for kernel in kernels],
         "head_kernel_size": head[0],
-        "batch_norm": bool(_layers(shapes, "batch_normalization")),
+        "batch_norm": bool(layers_of(shapes, "batch_normalization")),
         "legacy": True,
     }
 
@@ -91,48 +101,49 @@ def _infer(shapes: Shapes) -> dict[str, Any]:
 def _entry(name: str, config: Mapping[str, Any], shapes: Shapes) -> Entry:
     part, *place, weight = name.split(".")
     if part == "head":
-        theirs = f"{_layer(shapes, 'conv3d', 0)}/{'kernel' if weight == 'weight' else 'bias'}"
-        return Entry((theirs,), _to_first, _to_last) if weight == "weight" else same(theirs)
+        theirs = f"{layer_of(shapes, 'conv3d', 0)}/{'kernel' if weight == 'weight' else 'bias'}"
+        return Entry((theirs,), to_first, to_last) if weight == "weight" else same(theirs)
     if part == "norms":
-        layer = _layer(shapes, "batch_normalization", int(place[0]))
+        layer = layer_of(shapes, "batch_normalization", int(place[0]))
         # Keras counts no batches.
-        return same(f"{layer}/{_NORM[weight]}") if weight in _NORM else Entry((), _no_batches, lambda tensor: ())
-    layer = _layer(shapes, "conv_lstm3d", int(place[0]))
+        return same(f"{layer}/{NORM[weight]}") if weight in NORM else Entry((), _no_batches, lambda tensor: ())
+    layer = layer_of(shapes, "conv_lstm3d", int(place[0]))
     if weight == "bias":
         return Entry((f"{layer}/bias",), _candidate_last, lambda tensor: (_candidate_third(tensor),))
     return Entry((f"{layer}/kernel", f"{layer}/recurrent_kernel"), _join_kernels, _split_kernels)
 
 
-def _layers(shapes: Mapping[str, Any], kind: str) -> list[str]:
+def layers_of(shapes: Mapping[str, Any], kind: str) -> list[str]:
     """The layers of a kind in the order that they were made in."""
     found = {name.split("/")[0] for name in shapes}
     numbers = {layer: re.fullmatch(rf"{kind}(?:_(\d+))?", layer) for layer in found}
     return sorted((layer for layer, match in numbers.items() if match), key=lambda layer: int(numbers[layer][1] or 0))  # type: ignore[index]
 
 
-def _layer(shapes: Mapping[str, Any], kind: str, index: int) -> str:
+def layer_of(shapes: Mapping[str, Any], kind: str, index: int) -> str:
     """The layer of a kind by its place; by the number that it would have where the file has no such."""
-    found = _layers(shapes, kind)
+    found = layers_of(shapes, kind)
     return found[index] if index < len(found) else f"{kind}_{index}" if index else kind
 
 
-def _to_first(kernel: Tensor) -> Tensor:
+def to_first(kernel: Tensor) -> Tensor:
     """(depth, height, width, in, out) to (out, in, depth, height, width)."""
     return kernel.permute(4, 3, 0, 1, 2)
 
 
-def _to_last(kernel: Tensor) -> tuple[Tensor, ...]:
+def to_last(kernel: Tensor) -> tuple[Tensor, ...]:
+    """(out, in, depth, height, width) to (depth, height, width, in, out), as what an `Entry` splits into."""
     return (kernel.permute(2, 3, 4, 1, 0),)
 
 
 def _join_kernels(kernel: Tensor, recurrent: Tensor) -> Tensor:
-    return _candidate_last(torch.cat([_to_first(kernel), _to_first(recurrent)], dim=1))
+    return _candidate_last(torch.cat([to_first(kernel), to_first(recurrent)], dim=1))
 
 
 def _split_kernels(both: Tensor) -> tuple[Tensor, ...]:
     hidden = both.shape[0] // 4
     parts = _candidate_third(both).split([both.shape[1] - hidden, hidden], dim=1)
-    return tuple(part for kernel in parts for part in _to_last(kernel))
+    return tuple(part for kernel in parts for part in to_last(kernel))
 
 
 def _candidate_last(gates: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pcvideo.convert._system import Shapes, System, fit, unfit
 from pcvideo.convert.checkpoints import read_checkpoint
 from pcvideo.convert.discriminator import DISCRIMINATOR_SYSTEM
 from pcvideo.convert.keras_3d import CONV_LSTM_3D_SYSTEM
+from pcvideo.convert.keras_gan_3d import AENC_GAN_3D_SYSTEM, together
 from pcvideo.convert.mspn import MSPN_SYSTEM
 from pcvideo.convert.ppnv2 import PPNV2_SYSTEM
 from pcvideo.convert.wavelet_vfi import WAVELET_VFI_SYSTEM
@@ -31,7 +32,14 @@ __all__ = ["SYSTEMS", "Original", "load_original", "read_original", "save_origin
 # Where a file holds several, the first one is taken.
 SYSTEMS: dict[str, System] = {
     system.name: system
-    for system in (MSPN_SYSTEM, PPNV2_SYSTEM, DISCRIMINATOR_SYSTEM, CONV_LSTM_3D_SYSTEM, WAVELET_VFI_SYSTEM)
+    for system in (
+        MSPN_SYSTEM,
+        PPNV2_SYSTEM,
+        DISCRIMINATOR_SYSTEM,
+        CONV_LSTM_3D_SYSTEM,
+        AENC_GAN_3D_SYSTEM,
+        WAVELET_VFI_SYSTEM,
+    )
 }
 
 
@@ -56,7 +64,13 @@ class Original:
     others: tuple[tuple[str, str], ...]
 
 
-def read_original(path: str | Path, *, system: str | None = None, config: Mapping[str, Any] | None = None) -> Original:
+def read_original(
+    path: str | Path,
+    *,
+    system: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    generator: str | Path | None = None,
+) -> Original:
     """Convert a checkpoint of the published code.
 
     Args:
@@ -64,6 +78,7 @@ def read_original(path: str | Path, *, system: str | None = None, config: Mappin
             of Keras. Nothing in it is ever run.
         system: whose it is, a key of `SYSTEMS`; None sees it from the names.
         config: arguments of the model to take instead of those seen from the shapes, such as `{"clamp": True}`.
+        generator: the second file of AEncGAN3D, whose encoder's is `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,12 +87,15 @@ def read_original(path: str | Path, *, system: str | None = None, config: Mappin
             names them.
     """
     names = list(SYSTEMS) if system is None else [check_choice("system", system, tuple(SYSTEMS))]
-    parts = read_checkpoint(path)
+    parts = read_checkpoint(path) if generator is None else {"": together(_alone(path), _alone(generator))}
     found = [(name, part) for name in names for part, tensors in parts.items() if _has_mark(SYSTEMS[name], tensors)]
     if not found:
         shown = [name for tensors in parts.values() for name in tensors][:5]
         known = f"a checkpoint of {', '.join(names)}"
-        raise ValueError(f"{path} is not {known}; its tensors begin with {', '.join(shown)}")
+        raise ValueError(
+            f"{path} is not {known}; its tensors begin with {', '.join(shown)}. AEncGAN3D is published in two files: "
+            f"its generator's goes beside its encoder's, with --generator or generator="
+        )
     (name, part), *others = found
     source = f"{path}[{part!r}]" if part else str(path)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in parts[part].items()})
@@ -94,20 +112,21 @@ def load_original(
     *,
     system: str | None = None,
     config: Mapping[str, Any] | None = None,
+    generator: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     """The model of a checkpoint of the published code, in evaluation mode: a `Predictor`, or a `FrameDiscriminator`.
 
     Args:
-        path, system, config: as in `read_original`.
+        path, system, config, generator: as in `read_original`.
         dtype: of the weights.
         device: of the weights.
 
     Raises:
         FileNotFoundError, WeightsCorruptError, ValueError: as in `read_original`.
     """
-    model = read_original(path, system=system, config=config).model
+    model = read_original(path, system=system, config=config, generator=generator).model
     return channels_last(model.to(device, dtype))
 
 
@@ -147,6 +166,11 @@ def to_original(model: Predictor | Interpolator) -> dict[str, Tensor]:
     kinds = [system.model for system in SYSTEMS.values()]
     known = [kind.__name__ for kind in kinds if issubclass(kind, (Predictor, Interpolator))]
     raise TypeError(f"model must be one of {', '.join(known)}, got a {type(model).__name__}")
+
+
+def _alone(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file that holds one network."""
+    return next(iter(read_checkpoint(path).values()))
 
 
 def _has_mark(system: System, tensors: Mapping[str, Tensor]) -> bool:

@@ -6,6 +6,7 @@ from pcvideo.layers.conv_lstm import ConvLSTMCell
 from pcvideo.layers.doubled_conv import conv2d_of_doubled
 from pcvideo.layers.ed_lstm import EDLSTMCell, EncoderLSTMDecoderCell, LSTMState
 from pcvideo.layers.fir import FIRDownsample, FIRUpsample, LearnableFIR
+from pcvideo.layers.fourier_conv import FourierConv3d, use_fourier
 from pcvideo.layers.masked_level import MaskedLevel
 from pcvideo.layers.modulated_conv import ModulatedConv
 from pcvideo.layers.patches import from_patches, to_patches
@@ -21,6 +22,7 @@ __all__ = [
     "EncoderLSTMDecoderCell",
     "FIRDownsample",
     "FIRUpsample",
+    "FourierConv3d",
     "LSTMState",
     "LearnableFIR",
     "MaskedLevel",
@@ -36,4 +38,5 @@ __all__ = [
     "gather_tiles",
     "scatter_tiles",
     "to_patches",
+    "use_fourier",
 ]

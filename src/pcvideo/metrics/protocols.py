@@ -13,6 +13,7 @@ from torch import Tensor
 from pcvideo._checks import check_choice
 from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns, ssim_volume
 from pcvideo.metrics.lpips import lpips
+from pcvideo.metrics.volumes import jaccard_distance, voxel_error
 
 __all__ = ["PROTOCOLS", "Metric", "Protocol", "get_protocol"]
 
@@ -150,7 +151,19 @@ _WAVELET_VFI = Protocol(
     ),
 )
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
-    {p.name: p for p in (_STANDARD, _MSPN, _PPNV2, _OPENSTL, _WAVELET_VFI)}
+# Facts: the published validation of both networks of the 4-D cavities. The single-step test of ConvLSTM3D pools a
+# sequence instead, which is `jaccard_distance_pooled`.
+_VOXELS = Protocol(
+    name="voxels",
+    metrics={"jaccard": jaccard_distance, "mse_mean": voxel_error},
+    description=(
+        "As in the project of the 4-D cavities (arXiv 2306.14442 has the data): the Jaccard distance of each frame, a "
+        "voxel set where its value is above 0.5, two empty frames at distance 0; and the squared error of the "
+        "probabilities, averaged over voxels. Means are over frames and scenes. For images and volumes."
+    ),
 )
-"""Every protocol by name: `standard`, `mspn`, `ppnv2`, `openstl`, `wavelet_vfi`."""
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {p.name: p for p in (_STANDARD, _MSPN, _PPNV2, _OPENSTL, _WAVELET_VFI, _VOXELS)}
+)
+"""Every protocol by name: `standard`, `mspn`, `ppnv2`, `openstl`, `wavelet_vfi`, `voxels`."""

@@ -59,6 +59,8 @@ def voxel_error(prediction: Tensor, target: Tensor) -> Tensor:
 class VolumeScores:
     """The published test of next-volume predictors, accumulated over batches: one step, and a long-term forecast.
 
+    The metrics are those of the protocol `voxels`, and the pooled distance of the one-step test beside them.
+
     Each figure is a mean over frames and scenes. Beside the prediction stand NULL, the last true frame as prediction of
     the next one; INPUT, how far the prediction is from that frame; and, for the long term, COPY, the last frame of the
     context. (In the published long-term test NULL and INPUT take the true frame of the step before, which a forecast of
@@ -124,7 +126,12 @@ class VolumeScores:
         """
         if not self.samples:
             raise ValueError("there is nothing to report: update() was not called")
-        report: dict[str, Any] = {"samples": self.samples, "context": self.context, "horizon": self.horizon}
+        report: dict[str, Any] = {
+            "protocol": "voxels",
+            "samples": self.samples,
+            "context": self.context,
+            "horizon": self.horizon,
+        }
         for name, total in self._sums.items():
             test, *kind, metric = name.split("/")
             steps = (total / self.samples).tolist()

@@ -9,6 +9,7 @@ from pcvideo.ops.fir import (
     reshaped_taps,
     upfirdn2d,
 )
+from pcvideo.ops.fourier_conv import fourier_conv3d, fourier_fits, fourier_spectrum
 from pcvideo.ops.lstm_gates import lstm_gates
 from pcvideo.ops.modulate import modulate
 from pcvideo.ops.split_error import split_error
@@ -19,6 +20,9 @@ __all__ = [
     "FilterReport",
     "backward_warp",
     "describe_filter",
+    "fourier_conv3d",
+    "fourier_fits",
+    "fourier_spectrum",
     "frequency_response",
     "haar_dwt",
     "haar_idwt",
