@@ -7,11 +7,12 @@ from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_
 from pcvideo.data.drawn_digits import procedural_digits
 from pcvideo.data.frame_folders import FrameFolder
 from pcvideo.data.moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
-from pcvideo.data.moving_photographs import MovingPhotographs, photographs
+from pcvideo.data.moving_photographs import MovingPhotographs, UnknownFlows, photographs
 from pcvideo.data.transforms import (
     CenterCrop,
     Compose,
     HorizontalFlip,
+    MovingCrop,
     RandomCrop,
     Resize,
     TimeReverse,
@@ -34,6 +35,7 @@ __all__ = [
     "CubeSymmetry",
     "FrameFolder",
     "HorizontalFlip",
+    "MovingCrop",
     "MovingMNIST",
     "MovingMNISTFile",
     "MovingPhotographs",
@@ -44,6 +46,7 @@ __all__ = [
     "TimeReverse",
     "ToGrey",
     "TripletFolder",
+    "UnknownFlows",
     "VerticalFlip",
     "VideoFolder",
     "VideoTriplets",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pcvideo._checks import check_number, describe
 from pcvideo.video_io import resize_frames, to_grey
@@ -21,12 +22,17 @@ __all__ = [
     "CenterCrop",
     "Compose",
     "HorizontalFlip",
+    "MovingCrop",
     "RandomCrop",
     "Resize",
     "TimeReverse",
     "ToGrey",
     "VerticalFlip",
 ]
+
+
+# Side of the squares of pixels in which motion is looked for.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,33 @@ class RandomCrop:
         """Return the cropped clip."""
         top, left = (int(torch.randint(spare + 1, (), generator=generator)) for spare in _spare(clip, self.size))
         return _crop(clip, top, left, self.size)
+
+
+@dataclass(frozen=True)
+class MovingCrop:
+    """Keep (height, width) about a place where something moves; a clip smaller than that is an error.
+
+    The place is drawn with a probability in proportion to how much the first frame and the last one differ there, and
+    lies anywhere in the crop. Where nothing moves, any place will do.
+    """
+
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_given_size(self.size)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the cropped clip."""
+        spare = _spare(clip, self.size)
+        change = (clip[-1] - clip[0]).abs().mean(0)
+        # Blocks, since single pixels are many and noisy.
+        blocks = F.avg_pool2d(change[None], _BLOCK, ceil_mode=True)[0]
+        place = int(torch.multinomial((blocks + 1e-4).flatten(), 1, generator=generator))
+        corners = []
+        for number, room, side in zip(divmod(place, blocks.shape[1]), spare, self.size, strict=True):
+            before = int(torch.randint(side, (), generator=generator))
+            corners.append(min(max(_BLOCK * number + _BLOCK // 2 - before, 0), room))
+        return _crop(clip, *corners, self.size)
 
 
 @dataclass(frozen=True)

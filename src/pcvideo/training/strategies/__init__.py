@@ -4,7 +4,7 @@
 from pcvideo.training.strategies.adversarial import Adversarial, Generated
 from pcvideo.training.strategies.base import Strategy
 from pcvideo.training.strategies.conditional import ConditionalAdversarial
-from pcvideo.training.strategies.interpolation import DynamicInterpolation, StaticInterpolation
+from pcvideo.training.strategies.interpolation import DynamicInterpolation, MotionInterpolation, StaticInterpolation
 from pcvideo.training.strategies.phases import InPhases
 from pcvideo.training.strategies.sequence import SelfFeeding, SequenceStrategy, TeacherForced
 from pcvideo.training.strategies.turns import Alternating, Balanced, Turns
@@ -17,6 +17,7 @@ __all__ = [
     "DynamicInterpolation",
     "Generated",
     "InPhases",
+    "MotionInterpolation",
     "SelfFeeding",
     "SequenceStrategy",
     "StaticInterpolation",
