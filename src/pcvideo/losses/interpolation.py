@@ -146,7 +146,7 @@ class MotionLoss(nn.Module):
         """The loss, the colours' distance at the finest scale, and the mean distance of flows.
 
         Args:
-            scales: coarse to fine, (B, 5, H / s, W / s): flows from the middle to the frame before and to the one after,
+            scales: coarse to fine, (B, 5, H / s, W / s): the flows from the middle to the frames before and after,
                 in pixels of that scale, as (x, y), and the logit of the former's share.
             before, truth, after: (B, C, H, W).
             flows: (B, 2, 3, H, W), to the frame before and to the one after: x, y, and 1 where they are known, else 0;
@@ -166,7 +166,7 @@ class MotionLoss(nn.Module):
 
 
 def _flow_distance(found: Tensor, flows: Tensor, side: int) -> Tensor:
-    """The mean distance of both flows (B, 4, h, w) to known ones (B, 2, 3, h * side, w * side), over where these are."""
+    """The mean distance of flows (B, 4, h, w) to known ones (B, 2, 3, h * side, w * side), over where these are."""
     small = F.avg_pool2d(flows.flatten(0, 1), side).unflatten(0, flows.shape[:2])
     difference = found.unflatten(1, (2, 2)) - small[:, :, :2]
     # Where it is zero, a distance has no gradient; a hundredth of a pixel is as good as that.

@@ -70,8 +70,8 @@ class MotionNetwork(nn.Module):
         """What each scale has found, for training; arguments as in `forward`.
 
         Returns:
-            for each decoder, coarse to fine, (B, 5, H / s, W / s), s falling to 1: the flow to the frame before and that
-            to the frame after, in pixels of that scale, and the logit of the mask; and the thresholds' logits.
+            for each decoder, coarse to fine, (B, 5, H / s, W / s), s falling to 1: the flows to the frames before and
+            after, in pixels of that scale, and the logit of the mask; and the thresholds' logits.
         """
         # One number for both frames and all colours, so that brightness does not matter.
         mean = torch.cat((before, after), dim=1).mean((1, 2, 3), keepdim=True)

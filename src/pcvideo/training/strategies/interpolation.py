@@ -156,4 +156,3 @@ class DynamicInterpolation(_Interpolation):
         loss = reconstruction + self.wavelet_weight * wavelet + self.cost_weight * cost
         logs = {"reconstruction": reconstruction, "wavelet": wavelet, "cost": (shares * costs).sum(1).mean()}
         return loss, {name: value.detach() for name, value in logs.items()}
-
