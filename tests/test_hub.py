@@ -231,6 +231,20 @@ def test_a_folder_that_is_written_again_loses_the_old_picture(model, shelf):
     assert (shelf / "tiny" / "prediction.gif").read_bytes() == b"GIF89a"
 
 
+def test_the_card_of_an_interpolator_shows_middle_frames_and_how_to_find_them(shelf):
+    torch.manual_seed(0)
+    model = pcvideo.WaveletVFI(width=0.1)
+    figures = {"metrics": {"psnr": 31.5}, "average_frames": {"psnr": 30.25}}
+    publish(model, shelf / "between", picture=torch.rand(6, 3, 20, 24), metrics={"standard": figures})
+    text = (shelf / "between" / "README.md").read_text()
+    assert 'model.interpolate("clip.mp4", factor=2)' in text
+    assert "predict(" not in text
+    assert "| average_frames | 30.25 |" in text
+    assert (shelf / "between" / "prediction.png").is_file()
+    with pytest.raises(ValueError, match="picture must be triplets one after the other"):
+        publish(model, shelf / "between", picture=torch.rand(4, 3, 20, 24))
+
+
 def test_published_weights_may_lie_in_shards(model, shelf):
     publish(model, shelf / "tiny", max_shard_size=2000)
     (entry,) = pcvideo.list_models()
