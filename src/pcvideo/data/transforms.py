@@ -14,19 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pcvideo._checks import check_number, describe
+from pcvideo._checks import check_int, check_number, describe
 from pcvideo.video_io import resize_frames, to_grey
 from pcvideo.video_io.convert import check_frame_size
 
 __all__ = [
     "CenterCrop",
     "Compose",
+    "Enlarge",
     "HorizontalFlip",
     "MovingCrop",
     "RandomCrop",
     "Resize",
+    "ReverseChannels",
     "TimeReverse",
     "ToGrey",
+    "Transpose",
     "VerticalFlip",
 ]
 
@@ -84,7 +87,7 @@ class MovingCrop:
     """Keep (height, width) about a place where something moves; a clip smaller than that is an error.
 
     The place is drawn with a probability in proportion to how much the first frame and the last one differ there, and
-    lies anywhere in the crop. Where nothing moves, any place will do.
+    lies anywhere in the crop. What does not move is drawn rarely, but is drawn; where nothing moves, any place is.
     """
 
     size: tuple[int, int]
@@ -132,6 +135,60 @@ class VerticalFlip:
     def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the clip or its mirror image."""
         return clip.flip(-2) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Swap rows and columns, with probability `p`; the sides of a frame change places, so that a square stays one."""
+
+    p: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, minimum=0, maximum=1)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip or its mirror image."""
+        return clip.transpose(-1, -2) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class ReverseChannels:
+    """Take the colours in the other order, blue for red, with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, minimum=0, maximum=1)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip or the clip in other colours."""
+        return clip.flip(-3) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class Enlarge:
+    """Enlarge by one of `factors`, each with probability `p`, and else not at all; bilinear.
+
+    Before a crop: motion that is as many times larger, and blurred as if the lens were.
+    """
+
+    factors: Sequence[int] = (2, 4)
+    p: float = 0.15
+
+    def __post_init__(self) -> None:
+        for factor in self.factors:
+            check_int("factors", factor, minimum=2)
+        if not self.factors:
+            raise ValueError("factors must hold at least one number, got none")
+        check_number("p", self.p, minimum=0, maximum=1 / len(self.factors))
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip (T, C, H, W), or the clip (T, C, factor * H, factor * W)."""
+        draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+        for number, factor in enumerate(self.factors, start=1):
+            if draw < number * self.p:
+                return resize_frames(clip, (factor * clip.shape[-2], factor * clip.shape[-1]))
+        return clip
 
 
 @dataclass(frozen=True)
