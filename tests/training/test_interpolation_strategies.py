@@ -165,23 +165,23 @@ def test_a_run_that_is_resumed_gives_the_losses_of_the_unbroken_one(tmp_path):
     def trainer(folder, steps):
         return Trainer(
             model(),
-            DynamicInterpolation(steps=6),
+            DynamicInterpolation(steps=4),
             run_dir=tmp_path / folder,
             steps=steps,
             batch_size=2,
             lr=1e-3,
             schedule="constant",
             device="cpu",
-            checkpoint_every=3,
+            checkpoint_every=2,
         )
 
-    whole = trainer("whole", 6)
+    whole = trainer("whole", 4)
     whole.fit(clips, clips)
     assert whole.metrics["psnr"] > 0
     assert whole.metrics["copy_last/psnr"] < 60
-    first = trainer("parts", 3)
+    first = trainer("parts", 2)
     first.fit(clips)
-    second = trainer("parts", 6)
+    second = trainer("parts", 4)
     second.fit(clips, clips, resume="auto")
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], tensor), name
