@@ -35,7 +35,6 @@ from pcvideo.training import DynamicInterpolation, MotionInterpolation, StaticIn
 
 TESTED, CHOOSING = ("walk", "want", "yes", "thanks"), ("again", "learn")
 STAGES = ("motion", "static", "dynamic")
-GENERATED = 2
 
 
 def main() -> None:
@@ -56,8 +55,7 @@ def main() -> None:
     validation = VideoTriplets(options.data, include=CHOOSING, size=(240, 320), stride=8, cache=True)
     videos = cut(options.data)
     size = (options.crop, options.crop)
-    # For each triplet of a video so many photographs: flows are learnt where they are known, the rest on videos.
-    generated = Kept(MovingPhotographs(clips=GENERATED * sum(map(len, videos)), size=size, with_flows=True))
+    generated = Kept(MovingPhotographs(clips=sum(map(len, videos)), size=size, with_flows=True))
     model = pcvideo.WaveletVFI(width=options.width, residual=True)
     for number, stage in enumerate(STAGES):
         if not options.steps[number]:
@@ -74,7 +72,8 @@ def main() -> None:
             notes={"command": "examples/training/wavelet_vfi.py", "triplets": [len(part) for part in videos]},
             **settings(options.steps[number], options.rates[number], options.every),
         )
-        train = ConcatDataset([*videos, generated] if stage == "motion" else videos)
+        # Flows are learnt where they are known, so these come twice as often; the rest is learnt on videos.
+        train = ConcatDataset([*videos, generated, generated] if stage == "motion" else videos)
         train.set_epoch = lambda epoch: [part.set_epoch(epoch) for part in videos]
         trainer.fit(train, validation, resume="auto")
         model = pcvideo.WaveletVFI.from_pretrained(run_dir / "best")

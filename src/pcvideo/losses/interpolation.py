@@ -135,7 +135,7 @@ class MotionLoss(nn.Module):
         TypeError, ValueError: an option out of range.
     """
 
-    def __init__(self, *, flow_weight: float = 0.02, eps: float = 1e-3) -> None:
+    def __init__(self, *, flow_weight: float = 0.1, eps: float = 1e-3) -> None:
         super().__init__()
         self.flow_weight = check_number("flow_weight", flow_weight, minimum=0)
         self.distance = CharbonnierLoss(eps=eps)

@@ -63,7 +63,7 @@ class MotionInterpolation(_Interpolation):
         flow_weight: as in `MotionLoss`.
     """
 
-    def __init__(self, *, flow_weight: float = 0.02) -> None:
+    def __init__(self, *, flow_weight: float = 0.1) -> None:
         super().__init__(reconstruction=None, wavelet_weight=0.0)
         self.motion = MotionLoss(flow_weight=flow_weight)
 
