@@ -39,6 +39,7 @@ from pcvideo.hub import known, publish_folder, write_weights_folder
 from pcvideo.hub.known import CARD_NAME
 from pcvideo.hub.publish import record, renew_card
 from pcvideo.metrics import score_middles
+from pcvideo.training import newest_checkpoint
 
 HERE = Path(__file__).parent
 _NATURAL: dict[str, Any] = {
@@ -63,7 +64,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "task": "Finds the frame between two frames of a person signing, of an animation or of a street",
         "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), 30 s of Big Buck "
         "Bunny (Blender Foundation, CC BY 3.0), and photographs that come with scikit-image (public domain or CC0), "
-        "moved by known flows; two more signing clips chose the step; scored on every second frame of the clips walk, "
+        "moved by known flows; scored on every second frame of the clips walk, "
         "want, yes and thanks at 240x320, kept apart from both.",
         "licence": "Apache-2.0",
         "command": "python examples/training/wavelet_vfi.py --data FOLDER",
@@ -98,7 +99,7 @@ def main() -> None:
 
 def pack(name: str, run_dir: Path, shelf: Path, data: str) -> None:
     facts, folder = FACTS[name], shelf / name
-    model = pcvideo.from_pretrained(run_dir / "best")
+    model = pcvideo.from_pretrained(newest_checkpoint(run_dir) if name == "wavelet-vfi" else run_dir / "best")
     card = {key: facts[key] for key in ("task", "data", "datasets", "licence") if key in facts}
     card["recipe"] = between_recipe(facts, run_dir) if name == "wavelet-vfi" else forecast_recipe(name)
     write_weights_folder(model, folder, **card)
