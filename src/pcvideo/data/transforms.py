@@ -106,7 +106,7 @@ class MovingCrop:
         for number, room, side in zip(divmod(place, blocks.shape[1]), spare, self.size, strict=True):
             before = int(torch.randint(side, (), generator=generator))
             corners.append(min(max(_BLOCK * number + _BLOCK // 2 - before, 0), room))
-        return _crop(clip, *corners, self.size)
+        return _crop(clip, corners[0], corners[1], self.size)
 
 
 @dataclass(frozen=True)
