@@ -134,6 +134,15 @@ def test_the_built_in_weights_follow_moving_digits_better_than_copying_the_last_
     assert ((prediction - truth) ** 2).mean() < 0.6 * ((last - truth) ** 2).mean()
 
 
+def test_the_built_in_weights_find_middle_frames_better_than_averaging():
+    model = pcvideo.from_pretrained("wavelet-vfi")
+    moved = pcvideo.data.MovingPhotographs(clips=6, size=(96, 128), speed=4, seed=5)
+    before, truth, after = torch.stack([moved[index] for index in range(6)]).unbind(1)
+    with torch.no_grad():
+        middle = model(before, after)
+    assert ((middle - truth) ** 2).mean() < 0.7 * (((before + after) / 2 - truth) ** 2).mean()
+
+
 def test_a_revision_of_what_lies_at_hand_is_refused(model, shelf, tmp_path):
     publish(model, shelf / "tiny")
     for load, name in ((pcvideo.from_pretrained, "tiny"), (pcvideo.MSPN.from_pretrained, shelf / "tiny")):
