@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/wavelet-vfi"))
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--steps", type=int, nargs=3, default=(4000, 1000, 100), metavar=STAGES)
+    parser.add_argument("--steps", type=int, nargs=3, default=(5000, 4000, 150), metavar=STAGES)
     parser.add_argument("--rates", type=float, nargs=3, default=(1e-3, 5e-4, 1e-4), metavar=STAGES)
     parser.add_argument("--batches", type=int, nargs=3, default=(8, 4, 4), metavar=STAGES)
     parser.add_argument("--crop", type=int, default=96)
