@@ -69,8 +69,8 @@ FACTS: dict[str, dict[str, Any]] = {
         "licence": "Apache-2.0",
         "command": "python examples/training/wavelet_vfi.py --data FOLDER",
         "size": [240, 320],
-        "history": "the motion stage's first 1,013 steps weighed known flows with 0.02, not with 0.1, and were begun as of "
-        "4,000; up to step 2,769 it was to have 3,500, which the learning rate followed",
+        "history": "the motion stage's first 1,013 steps weighed known flows with 0.02, not with 0.1, and were begun "
+        "as of 4,000; up to step 2,769 it was to have 3,500, which the learning rate followed",
     },
 }
 TESTED = ("walk", "want", "yes", "thanks")
