@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "pcvideo"
 # "_" is every module of the ground but `_hub_client`.
 FLOORS = {
     "cli": 5,
-    "hub": 4, "training": 4, "convert": 4, "export": 4,
+    "hub": 4, "training": 4, "convert": 4, "export": 4, "enhancement": 4,
     "models": 3, "losses": 3,
     "layers": 2, "metrics": 2, "data": 2, "viz": 2,
     "ops": 1, "rollout": 1, "video_io": 1,
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "training": {"losses", "metrics", "rollout"},
     "convert": {"models"},
     "export": {"models", "layers", "rollout"},
+    "enhancement": {"models", "video_io"},
     "models": {"layers", "ops", "rollout", "video_io", "_hub_client"},
     "losses": {"metrics", "ops"},
     "layers": {"ops"},

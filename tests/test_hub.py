@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
+import re
 import shutil
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 import pcvideo
 from pcvideo import _files, hub
 from pcvideo.hub import known
-from pcvideo.hub.publish import record, renew_card, write_card
+from pcvideo.hub.publish import record, renew_card, write_card, write_weights_folder
 
 
 @pytest.fixture
@@ -162,6 +164,9 @@ def test_a_revision_of_what_lies_at_hand_is_refused(model, shelf, tmp_path):
         ("mspn-moving-mnist-unshared", 22_528_742 - 221_379, None),
         ("mspn-moving-mnist-encoder-lstm-decoder", 54_230_790 - 4_645_059, None),
         ("ppnv2-caltech-published", 170_162_054 - 7_079_425 - 1, 27.88),
+        # Every weight once at each of 720x1280 pixels, the biases not.
+        ("grey2rgb-published", 12_331, (12_331 - 91) * 0.9216e-3),
+        ("frame-doubler-published", 228, (76 - 4) * 0.9216e-3),
     ],
 )
 def test_a_published_network_has_the_published_size_and_cost(name, parameters, gmac):
@@ -309,3 +314,21 @@ def test_what_was_published_stays_in_the_catalog_until_the_weights_change(model,
     publish(pcvideo.MSPN(**model.config), shelf / "tiny")
     record(shelf / "tiny")
     assert known.published()["tiny"]["revision"] is None
+
+
+@pytest.mark.parametrize(
+    ("make", "call"),
+    [
+        (lambda: pcvideo.Grey2RGB(channels=(4,)), 'model.colourise("clip.mp4", to_grey=True)'),
+        (lambda: pcvideo.FrameDoubler(hidden_channels=(4,)), 'model.interpolate("clip.mp4", factor=2)'),
+        (
+            lambda: pcvideo.MSPN(in_channels=1, levels=1, channels=(4, 4), hidden_channels=4),
+            'model.predict("clip.mp4", horizon=10)',
+        ),
+    ],
+)
+def test_a_card_says_how_its_model_is_called(make, call, tmp_path):
+    write_weights_folder(make(), tmp_path / "weights")
+    assert call in (tmp_path / "weights" / "README.md").read_text()
+    method, argument = re.fullmatch(r"model\.(\w+)\(\"clip.mp4\", (\w+)=.*\)", call).groups()
+    assert argument in inspect.signature(getattr(make(), method)).parameters

@@ -54,7 +54,7 @@ json.dump({
 # What a module of ours may need one day, but `import pcvideo` never.
 HEAVY = {
     "PIL", "av", "gradio", "h5py", "huggingface_hub", "imageio", "lpips", "matplotlib", "onnx", "onnxruntime",
-    "onnxscript", "pytest", "scipy", "skimage", "tensorboard", "torchvision", "tqdm", "triton",
+    "onnxscript", "pytest", "rawpy", "scipy", "skimage", "tensorboard", "tifffile", "torchvision", "tqdm", "triton",
 }  # fmt: skip
 LIMIT = 2.0  # seconds on top of torch
 TRIES = 3  # other work on the machine can only make it slower

@@ -5,11 +5,37 @@ model = pcvideo.from_pretrained("mspn-moving-mnist")
 future = model.predict("walk.mp4", horizon=10, to_grey=True)  # (T, C, H, W) in [0, 1]
 """
 
-from pcvideo import convert, data, export, hub, layers, losses, metrics, models, ops, rollout, training, video_io, viz
+from pcvideo import (
+    convert,
+    data,
+    enhancement,
+    export,
+    hub,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    rollout,
+    training,
+    video_io,
+    viz,
+)
 from pcvideo._version import __version__
+from pcvideo.enhancement import enhance
 from pcvideo.hub import create_model, from_pretrained, list_models, push_to_hub
 from pcvideo.layers import ConvLSTMCell, EDLSTMCell, LearnableFIR, ModulatedConv
-from pcvideo.models import MSPN, PPNV2, AEncGAN3D, ConvLSTMPredictor, MultiScalePredictor, WaveletVFI, adapt
+from pcvideo.models import (
+    MSPN,
+    PPNV2,
+    AEncGAN3D,
+    ConvLSTMPredictor,
+    FrameDoubler,
+    Grey2RGB,
+    MultiScalePredictor,
+    WaveletVFI,
+    adapt,
+)
 from pcvideo.training import Trainer
 
 __all__ = [
@@ -19,6 +45,8 @@ __all__ = [
     "ConvLSTMCell",
     "ConvLSTMPredictor",
     "EDLSTMCell",
+    "FrameDoubler",
+    "Grey2RGB",
     "LearnableFIR",
     "ModulatedConv",
     "MultiScalePredictor",
@@ -29,6 +57,8 @@ __all__ = [
     "convert",
     "create_model",
     "data",
+    "enhance",
+    "enhancement",
     "export",
     "from_pretrained",
     "hub",

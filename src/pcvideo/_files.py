@@ -242,12 +242,17 @@ def update_folder(folder: str | Path, write: Callable[[Path], None], owned: Iter
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_orphans(folder: str | Path) -> list[str]:
-    """Remove what killed writes left below `folder`, and return the names; a kill amid a replacement is undone."""
+def remove_orphans(folder: str | Path, of: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """Remove what killed writes left below `folder`, and return the names; a kill amid a replacement is undone.
+
+    Left alone is what was to get a name that `of` says False to: others may be writing it.
+    """
     names = []
     for path in sorted(Path(folder).glob(f"{TEMPORARY_PREFIX}*")):
         # A kill between the two moves of a replacement leaves the old folder under this name alone.
         original = path.name.removeprefix(TEMPORARY_PREFIX).removesuffix(_RETIRED).rpartition("-")[0]
+        if not of(original):
+            continue
         if path.name.endswith(_RETIRED) and not path.with_name(original).exists():
             path.rename(path.with_name(original))
             continue

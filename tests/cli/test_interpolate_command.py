@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pcvideo.cli.main import main
-from pcvideo.models import WaveletVFI
+from pcvideo.models import FrameDoubler, WaveletVFI
 from pcvideo.video_io import probe, read_clip, write_frames, write_video
 
 pytest.importorskip("av")
@@ -161,3 +161,13 @@ def test_train_says_where_an_interpolator_is_trained(capsys, tmp_path, weights):
         assert main(["train", *named, *where]) == 2
         assert hint in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_frame_doubler_is_an_interpolator_like_any_other(capsys, tmp_path, clip):
+    weights = tmp_path / "doubler"
+    FrameDoubler(in_channels=3, hidden_channels=(4, 4)).save_pretrained(weights)
+    result = interpolate(capsys, clip, "--model", weights, "--out", tmp_path / "smooth.mp4")
+    assert result["frames"] == [5, 9]
+    checked = interpolate(capsys, clip, "--model", weights, "--check")["middles"]
+    # A fresh one gives the mean of both.
+    assert checked["model"]["psnr"] == pytest.approx(checked["average_frames"]["psnr"], abs=1e-3)

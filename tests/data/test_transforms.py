@@ -10,6 +10,7 @@ from pcvideo.data import (
     Compose,
     Enlarge,
     HorizontalFlip,
+    LivelyCrop,
     MovingCrop,
     RandomCrop,
     Resize,
@@ -107,6 +108,20 @@ def test_a_moving_crop_of_a_still_clip_reaches_all_of_it():
     corners = {float(MovingCrop((16, 16))(places, generator)[0, 0, 0, 0]) for _ in range(300)}
     assert {0, 8, 24 * 8, 24 * 8 + 8} <= corners
     assert MovingCrop((24, 24))(still, generator).shape == still.shape
+
+
+def test_a_lively_crop_is_the_one_of_those_drawn_where_most_changes():
+    still = torch.rand(1, 1, 40, 40, generator=seeded(1)).repeat(3, 1, 1, 1)
+    still[1:, :, 30:, 30:] += 1
+    generator = seeded()
+    drawn = [RandomCrop((8, 8))(still, generator) for _ in range(6)]
+    changes = [float((crop[-1] - crop[0]).abs().sum()) for crop in drawn]
+    assert len(set(changes)) > 1
+    assert torch.equal(LivelyCrop((8, 8), tries=6)(still, seeded()), drawn[changes.index(max(changes))])
+    with pytest.raises(ValueError, match="does not fit"):
+        LivelyCrop((41, 8))(still, seeded())
+    with pytest.raises(ValueError, match="tries"):
+        LivelyCrop((8, 8), tries=0)
 
 
 def test_resizing_gives_the_size_and_keeps_a_flat_clip_flat(clip):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcvideo.metrics import average_frames, copy_before, mse, score_middles, ssim, ssim_volume
+from pcvideo.metrics import average_frames, copy_before, mse, score_doubling, score_middles, ssim, ssim_volume
 
 
 def draw(*shape, seed=0):
@@ -75,3 +75,26 @@ def test_the_volume_window_mixes_colours_and_keeps_the_frame_s_border():
     assert not np.allclose(ssim_volume(noisy, frames), ssim(noisy, frames), atol=1e-3)
     # The same noise in one colour is a smaller part of its surroundings in a volume.
     assert ssim_volume(draw(3, 4, 5), draw(3, 4, 5, seed=1)).shape == ()
+
+
+def smooth_clip(length, seed):
+    return torch.rand(length, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def test_whole_clips_score_as_their_triplets_do():
+    clips = [smooth_clip(7, 0), smooth_clip(6, 1), smooth_clip(3, 2)]
+    triplets = [clip[start : start + 3][None] for clip in clips for start in range(0, len(clip) - 2, 2)]
+    by_clips = score_doubling(clips, lambda frames: 0.3 * frames[:, :-1] + 0.7 * frames[:, 1:])
+    by_triplets = score_middles(triplets, lambda before, after: 0.3 * before + 0.7 * after)
+    assert by_clips["samples"] == by_triplets["samples"] == 6
+    for way, figures in by_triplets["middles"].items():
+        assert by_clips["middles"][way] == pytest.approx(figures)
+
+
+def test_clips_that_hold_no_middle_frame_and_doublers_that_give_too_much_are_refused():
+    with pytest.raises(ValueError, match="three frames at least"):
+        score_doubling([smooth_clip(2, 0)], lambda frames: frames[:, 1:])
+    with pytest.raises(ValueError, match="double must give"):
+        score_doubling([smooth_clip(5, 0)], lambda frames: frames)
+    with pytest.raises(ValueError, match="no samples"):
+        score_doubling([], lambda frames: frames)

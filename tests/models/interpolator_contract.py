@@ -50,7 +50,7 @@ class InterpolatorContract:
     def test_the_middle_has_the_shape_and_dtype_of_the_frames(self, dtype: torch.dtype) -> None:
         before, after = (frames.to(dtype) for frames in self.pair())
         with torch.no_grad():
-            middle = self.model(torch.float32)(before, after)
+            middle = self.model(torch.float32).middle(before, after)
         assert middle.shape == before.shape
         assert middle.dtype == dtype
         assert float(middle.min()) >= 0
@@ -59,7 +59,7 @@ class InterpolatorContract:
     def test_forward_names_the_nearest_size_that_fits(self) -> None:
         size = (2 * self.multiple + 1, 3 * self.multiple - 1)
         with pytest.raises(ValueError, match=r"interpolate\(\)") as caught:
-            self.model()(*self.pair(size=size))
+            self.model().middle(*self.pair(size=size))
         named = re.search(r"nearest size that fits is (\d+)x(\d+)", str(caught.value))
         assert named
         for side, fitting in zip(size, map(int, named.groups()), strict=True):
@@ -72,7 +72,7 @@ class InterpolatorContract:
         frames = model.interpolate(clip, cut=None)
         padded = F.pad(clip, (0, -size[1] % self.multiple, 0, -size[0] % self.multiple), mode="replicate")
         with torch.no_grad():
-            expected = model(padded[:1], padded[1:])[0, :, : size[0], : size[1]]
+            expected = model.middle(padded[:1], padded[1:])[0, :, : size[0], : size[1]]
         assert frames.shape == (3, 3, *size)
         torch.testing.assert_close(frames[1], expected)
 
@@ -81,19 +81,19 @@ class InterpolatorContract:
     def test_a_batch_gives_what_its_pairs_give_alone(self) -> None:
         model, (before, after) = self.model(), self.pair(3)
         with torch.no_grad():
-            alone = [model(one[None], other[None]) for one, other in zip(before, after, strict=True)]
-            assert_near(model(before, after), torch.cat(alone), 1e-12)
+            alone = [model.middle(one[None], other[None]) for one, other in zip(before, after, strict=True)]
+            assert_near(model.middle(before, after), torch.cat(alone), 1e-12)
 
     def test_with_and_without_gradients_it_gives_the_same(self) -> None:
         model, pair = self.model(), self.pair()
         with torch.no_grad():
-            plain = model(*pair)
-        assert_near(model(*pair), plain, 1e-12)
+            plain = model.middle(*pair)
+        assert_near(model.middle(*pair), plain, 1e-12)
 
     def test_two_runs_are_equal_bit_for_bit(self) -> None:
         pair = [frames.float() for frames in self.pair()]
         with torch.no_grad():
-            assert torch.equal(self.model(torch.float32)(*pair), self.model(torch.float32)(*pair))
+            assert torch.equal(self.model(torch.float32).middle(*pair), self.model(torch.float32).middle(*pair))
 
     # Training
 
@@ -107,7 +107,7 @@ class InterpolatorContract:
 
     def loss(self, model: Interpolator, before: Tensor, after: Tensor) -> Tensor:
         """Something that every parameter takes part in."""
-        return model(before, after).square().sum()
+        return model.middle(before, after).square().sum()
 
     def test_gradients_are_those_of_finite_differences(self) -> None:
         model, (before, after) = self.model(), (0.1 + 0.8 * frame for frame in self.pair(1))
@@ -121,7 +121,7 @@ class InterpolatorContract:
 
     def smooth(self, model: Interpolator, before: Tensor, after: Tensor) -> Tensor:
         """The middle frame by a path without jumps."""
-        return model(before, after)
+        return model.middle(before, after)
 
     # Saving and loading
 
@@ -134,7 +134,7 @@ class InterpolatorContract:
         for name, tensor in model.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], tensor), name
         with torch.no_grad():
-            assert_near(loaded(*pair), model(*pair), 40 * TOLERANCES[torch.float32])
+            assert_near(loaded.middle(*pair), model.middle(*pair), 40 * TOLERANCES[torch.float32])
 
     def test_its_config_survives_json_with_its_tuples(self) -> None:
         config = self.model().config
@@ -149,8 +149,8 @@ class InterpolatorContract:
         narrow, pair = self.model(dtype), [frames.to(dtype) for frames in self.pair()]
         wide = copy.deepcopy(narrow).double()
         with torch.no_grad():
-            expected = wide(*(frames.double() for frames in pair))
-            assert_near(narrow(*pair), expected, 8 * TOLERANCES[dtype])
+            expected = wide.middle(*(frames.double() for frames in pair))
+            assert_near(narrow.middle(*pair), expected, 8 * TOLERANCES[dtype])
 
     def test_it_compiles_whole(self) -> None:
         if self.backend is None:
@@ -233,7 +233,7 @@ class InterpolatorContract:
             (before * math.nan, after, ValueError, "before: sample 0 holds NaN"),
         ]:
             with pytest.raises(error, match=words):
-                model(one, other)
+                model.middle(one, other)
 
     def test_clips_of_other_forms_are_refused_by_the_number_of_the_frame(self) -> None:
         model, clip = self.model(torch.float32), self.clip(3).float()

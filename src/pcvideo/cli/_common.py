@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pcvideo import hub
-from pcvideo.models import Predictor
+from pcvideo.models import Grey2RGB, Interpolator, Predictor
 from pcvideo.rollout import unroll
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "one_line",
     "print_json",
     "set_threads",
+    "size_note",
+    "what_it_does",
 ]
 
 # The library's errors say the mend in Python's words; these are the flags' words for it.
@@ -44,6 +46,12 @@ _IN_FLAGS = (
     (r"\bcheckpoint=True\b", "--recompute"),
     (r"\bbatch_mean=True\b", "--batch-mean"),
     (r"\bfreeze=", "--freeze "),
+    (r"\bextrapolate=True\b", "--extrapolate"),
+    (r"\bresume=True\b", "--resume"),
+    (r"^(part|resume) (is|and)\b", r"--\1 \2"),
+    (r"^bit_depth\b", "--bit-depth"),
+    (r"^out\b", "OUT"),
+    (r"enhance\(folder, video\), without a doubler and a colouriser", "IN that folder, --no-double --no-colour"),
     (r"\brates has\b", "--rate has"),
     (r"\bfreeze has\b", "--freeze has"),
 )
@@ -146,10 +154,27 @@ def load_model(name: str | Path, device: torch.device) -> Predictor:
     """
     model = hub.from_pretrained(name, device=device)
     if not isinstance(model, Predictor):
-        raise ValueError(
-            f"{name} is a {type(model).__name__}, which finds frames between frames; take pcvideo interpolate"
-        )
+        raise ValueError(f"{name} is a {type(model).__name__}, which {what_it_does(model)}")
     return model
+
+
+def size_note(model: str | Path, size: Sequence[int]) -> list[str]:
+    """That published weights learned at another size, where they did: motion then has another scale."""
+    for published in hub.list_models():
+        learned = published.facts.get("recipe", {}).get("size")
+        if published.name == model and learned and list(learned) != list(size):
+            height, width = learned
+            return [f"{model} learned at {height}x{width}; --size {height} {width} asks it for what it knows best"]
+    return []
+
+
+def what_it_does(model: Any) -> str:
+    """What a kind of model does, and the command for it: the end of "which ..."."""
+    if isinstance(model, Interpolator):
+        return "finds frames between frames; take pcvideo interpolate"
+    if isinstance(model, Grey2RGB):
+        return "colours grey frames; take pcvideo enhance"
+    return "predicts what comes next; take pcvideo predict"
 
 
 @torch.no_grad()

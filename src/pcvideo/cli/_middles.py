@@ -96,7 +96,7 @@ def _middle(model: Interpolator, threshold: float | None, before: Tensor, after:
     """The middle frame of frames of any size, on the CPU."""
     height, width = before.shape[-2:]
     pair = model.pad(before.to(model.device)), model.pad(after.to(model.device))
-    found: Callable[..., Tensor] = model if threshold is None else partial(model, threshold=threshold)
+    found: Callable[..., Tensor] = model.middle if threshold is None else partial(model, threshold=threshold)
     return found(*pair)[..., :height, :width].cpu()
 
 

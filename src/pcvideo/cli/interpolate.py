@@ -15,15 +15,14 @@ from torch import Tensor
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
-from pcvideo.cli._common import add_command, device_of, print_json, set_threads
+from pcvideo.cli._common import add_command, device_of, print_json, set_threads, what_it_does
 from pcvideo.cli._middles import add_scoring, compare, tell_scores
 from pcvideo.data import TripletFolder
 from pcvideo.data.triplets import LAYOUTS
 from pcvideo.metrics import PROTOCOLS
 from pcvideo.models import Interpolator, WaveletVFI
 from pcvideo.models._interpolator import FACTORS
-from pcvideo.video_io import CUT, Clip, iter_frames, open_source, read_clip, write_video
-from pcvideo.video_io.read import ARRAY_SUFFIXES
+from pcvideo.video_io import CUT, OpenedFrames, open_frames, write_video
 
 __all__ = ["add_parser", "run"]
 
@@ -100,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _load(name: str, device: torch.device) -> Interpolator:
     model: Any = hub.from_pretrained(name, device=device)
     if not isinstance(model, Interpolator):
-        raise ValueError(f"{name} is a {type(model).__name__}, which predicts what comes next; take pcvideo predict")
+        raise ValueError(f"{name} is a {type(model).__name__}, which {what_it_does(model)}")
     return model
 
 
@@ -109,14 +108,14 @@ def _write(arguments: argparse.Namespace, model: Interpolator) -> dict[str, Any]
     out = arguments.out or Path(f"{Path(arguments.clip).stem}-x{arguments.factor}.mp4")
     if Path(arguments.clip).resolve() == out.resolve():
         raise ValueError(f"--out {out} is CLIP itself; name another file")
-    frames, count, rate, notes = _open(arguments, model.in_channels)
-    if rate is None:
-        rate = check_number("--rate", arguments.rate or 25, minimum=0.01, maximum=1000 / arguments.factor)
+    opened = _open(arguments, model.in_channels)
+    rate = check_number("--rate", arguments.rate or opened.rate or 25, minimum=0.01, maximum=1000 / arguments.factor)
+    total = None if opened.count is None else (opened.count - 1) * arguments.factor + 1
     started, written = time.perf_counter(), 0
 
     def counted() -> Iterator[Tensor]:
         nonlocal written
-        for frame in _with_progress(_stream(arguments, model, frames), (count - 1) * arguments.factor + 1):
+        for frame in _with_progress(_stream(arguments, model, opened.frames()), total):
             written += 1
             yield frame
 
@@ -126,29 +125,24 @@ def _write(arguments: argparse.Namespace, model: Interpolator) -> dict[str, Any]
         "clip": arguments.clip,
         "frames": [(written - 1) // arguments.factor + 1, written],
         "rate": [rate, rate * arguments.factor],
-        "notes": notes,
+        "notes": list(opened.notes),
         "seconds": round(time.perf_counter() - started, 3),
         "out": str(out),
     }
 
 
-def _open(arguments: argparse.Namespace, channels: int) -> tuple[Iterator[Tensor], int, float | None, list[str]]:
-    """The frames one after the other, how many there are at most, their rate, and what is odd about them."""
-    options: dict[str, Any] = {
-        "channels": channels,
-        "size": arguments.size,
-        "start": check_int("--start", arguments.start, minimum=0),
-        "stop": arguments.stop,
-        "on_error": arguments.on_error,
-    }
-    path = Path(arguments.clip)
-    if path.suffix.lower() in ARRAY_SUFFIXES and not path.is_dir():
-        low_high = None if arguments.value_range is None else tuple(arguments.value_range)
-        clip: Clip = read_clip(arguments.clip, layout=arguments.layout, value_range=low_high, **options)
-        return iter(clip.frames.float()), len(clip.frames), arguments.rate or clip.rate, list(clip.notes)
-    source = open_source(arguments.clip)
-    count = len(range(source.count)[arguments.start : arguments.stop])
-    return iter_frames(source, **options), count, arguments.rate or source.rate, list(source.notes)
+def _open(arguments: argparse.Namespace, channels: int) -> OpenedFrames:
+    """What was asked for of the clip, to be read one frame after the other."""
+    return open_frames(
+        arguments.clip,
+        channels=channels,
+        size=arguments.size,
+        start=check_int("--start", arguments.start, minimum=0),
+        stop=arguments.stop,
+        on_error=arguments.on_error,
+        layout=arguments.layout,
+        value_range=None if arguments.value_range is None else tuple(arguments.value_range),
+    )
 
 
 def _stream(arguments: argparse.Namespace, model: Interpolator, frames: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -166,7 +160,8 @@ def _of_folder(arguments: argparse.Namespace) -> Iterator[Tensor]:
 
 def _of_clip(arguments: argparse.Namespace, channels: int) -> Iterator[Tensor]:
     """The first to third frame, the third to fifth, and so on."""
-    frames, count, _, _ = _open(arguments, channels)
+    opened = _open(arguments, channels)
+    frames, count = opened.frames(), opened.count or 0
     first = next(frames, None)
     if first is None or count < 3:
         raise ValueError(f"--check needs a clip of three frames at least, {arguments.clip} has {count}")
@@ -180,7 +175,7 @@ def _of_clip(arguments: argparse.Namespace, channels: int) -> Iterator[Tensor]:
     return _with_progress(triplets(), (count - 1) // 2)
 
 
-def _with_progress(items: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+def _with_progress(items: Iterator[Tensor], total: int | None) -> Iterator[Tensor]:
     from tqdm import tqdm  # noqa: PLC0415
 
     yield from tqdm(items, total=total, unit="frame", leave=False, disable=not sys.stderr.isatty())

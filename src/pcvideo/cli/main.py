@@ -18,7 +18,7 @@ import torch
 
 from pcvideo._checks import did_you_mean
 from pcvideo._version import __version__
-from pcvideo.cli import convert, evaluate, export, filter, interpolate, models, predict, train
+from pcvideo.cli import convert, enhance, evaluate, export, filter, interpolate, models, predict, train
 from pcvideo.cli._common import CommandParser, in_flags, logging_to_stderr, one_line
 from pcvideo.training import RankLostError, TrainingStopped
 
@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   pcvideo predict                                     the built-in clip and weights; no network, no GPU, no data
   pcvideo predict walk.mkv --model mspn-natural       how a video of one's own goes on
   pcvideo interpolate walk.mkv --out smooth.mp4       twice as many frames a second
+  pcvideo enhance film.mkv colour.mp4                 a grey one in colour, with twice the frames
   pcvideo train --data videos/ --size 128 160         a model for one's own videos
   pcvideo train --init mspn-natural --data videos/    weights that there are, trained further on them
   pcvideo evaluate --model mspn-moving-mnist          its figures beside copy-last's
@@ -86,7 +87,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"pcvideo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (predict, interpolate, train, evaluate, models, filter, convert, export):
+    for command in (predict, interpolate, enhance, train, evaluate, models, filter, convert, export):
         command.add_parser(commands)
     return parser
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from pcvideo import hub
 from pcvideo._checks import check_int, check_number
 from pcvideo._files import write_json
 from pcvideo.cli import _voxels
@@ -24,6 +23,7 @@ from pcvideo.cli._common import (
     load_model,
     print_json,
     set_threads,
+    size_note,
 )
 from pcvideo.cli._scores import MODEL, Scores, add_metric_flags, nothing_to_compare, table
 from pcvideo.data import MovingMNIST, procedural_digits
@@ -139,22 +139,12 @@ def run(arguments: argparse.Namespace) -> None:
         "clip": BUILT_IN_CLIP if arguments.clip is None else arguments.clip,
         "size": list(scene.context.shape[-2:]),
         "rate": clip.rate,
-        "notes": [*clip.notes, *_size_note(arguments.model, scene.context.shape[-2:])],
+        "notes": [*clip.notes, *size_note(arguments.model, scene.context.shape[-2:])],
         "seconds": round(seconds, 4),
         "files": files,
     }
     write_json(arguments.out / "metrics.json", result)
     print_json(result) if arguments.json else _tell(arguments, scene, result)
-
-
-def _size_note(model: str, size: Sequence[int]) -> list[str]:
-    """That published weights learned at another size, where they did: motion then has another scale."""
-    for published in hub.list_models():
-        learned = published.facts.get("recipe", {}).get("size")
-        if published.name == model and learned and list(learned) != list(size):
-            height, width = learned
-            return [f"{model} learned at {height}x{width}; --size {height} {width} asks it for what it knows best"]
-    return []
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

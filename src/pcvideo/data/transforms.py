@@ -23,6 +23,7 @@ __all__ = [
     "Compose",
     "Enlarge",
     "HorizontalFlip",
+    "LivelyCrop",
     "MovingCrop",
     "RandomCrop",
     "Resize",
@@ -80,6 +81,31 @@ class RandomCrop:
         """Return the cropped clip."""
         top, left = (int(torch.randint(spare + 1, (), generator=generator)) for spare in _spare(clip, self.size))
         return _crop(clip, top, left, self.size)
+
+
+@dataclass(frozen=True)
+class LivelyCrop:
+    """Of several places drawn for a crop of (height, width), keep the one where most happens from first to last frame.
+
+    In most places of a clip from a fixed camera nothing moves, and there is little to learn there.
+
+    Args:
+        size: (height, width); a clip smaller than that is an error.
+        tries: places that are drawn.
+    """
+
+    size: tuple[int, int]
+    tries: int = 4
+
+    def __post_init__(self) -> None:
+        _check_given_size(self.size)
+        check_int("tries", self.tries)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the cropped clip."""
+        crop = RandomCrop(self.size)
+        crops = [crop(clip, generator) for _ in range(self.tries)]
+        return max(crops, key=lambda each: float((each[-1] - each[0]).abs().mean()))
 
 
 @dataclass(frozen=True)

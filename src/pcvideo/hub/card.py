@@ -14,10 +14,16 @@ __all__ = ["model_card", "refuse_tokens"]
 
 _TAGS = ("video-prediction", "predictive-coding")
 _TAGS_BETWEEN = ("video-interpolation", "frame-interpolation")
-_USE = 'future = model.predict("clip.mp4", horizon=10)  # (10, C, H, W) in [0, 1]'
-_USE_BETWEEN = 'frames = model.interpolate("clip.mp4", factor=2)  # (2 * T - 1, C, H, W) in [0, 1]'
 # Of the tasks that the Hub files models under, the one that comes nearest.
 _PIPELINE = "video-to-video"
+# What each model that is no predictor is called with; its task is known by its class alone.
+_INTERPOLATE = 'frames = model.interpolate("clip.mp4", factor=2)  # (2 * T - 1, C, H, W) in [0, 1]'
+_CALLS = {
+    "WaveletVFI": _INTERPOLATE,
+    "FrameDoubler": _INTERPOLATE,
+    "Grey2RGB": 'colour = model.colourise("clip.mp4", to_grey=True)  # (T, 3, H, W) in [0, 1]',
+}
+_PREDICT = 'future = model.predict("clip.mp4", horizon=10)  # (10, C, H, W) in [0, 1]'
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -62,7 +68,7 @@ def model_card(
         "import pcvideo" if not own else f"# {model} is a class of its author's, built on pcvideo.",
         "",
         f'model = {model if own else "pcvideo"}.from_pretrained("{name}")',
-        _USE_BETWEEN if interpolates else _USE,
+        _CALLS.get(model, _PREDICT),
         "```",
         "",
         f"**Data.** {facts.get('data') or 'Not stated.'}",

@@ -19,7 +19,7 @@ import torch
 from pcvideo import _files
 from pcvideo._checks import check_bool, check_keys
 from pcvideo._weights import INDEX_NAME, WEIGHTS_NAME, missing_files, shard_names
-from pcvideo.models import Predictor
+from pcvideo.models import FrameDoubler, Grey2RGB, Predictor
 from pcvideo.models._catalog import CONFIGURATIONS, architecture
 from pcvideo.models._pretrained import read_config
 
@@ -89,6 +89,8 @@ class PublishedModel:
     def gmac(self) -> float | None:
         """Billions of multiplications that a step on one frame of size `frame` takes, once all levels are at work.
 
+        Of a doubler that is one frame between, of a colouriser one frame in colour.
+
         Those of convolutions and matrix products, as `torch.utils.flop_counter` counts them, without computing them.
         None where no frame size is known.
         """
@@ -97,6 +99,14 @@ class PublishedModel:
         from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
         model = self._outline()
+        if isinstance(model, (FrameDoubler, Grey2RGB)):
+            with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+                frame = torch.empty(1, model.in_channels, *self.frame)
+                if isinstance(model, Grey2RGB):
+                    model(frame)
+                else:
+                    model.step(frame, frame, model.init_state(frame))
+            return counter.get_total_flops() / 2e9
         if not isinstance(model, Predictor):
             # A middle frame costs what its picture asks for; see `WaveletVFI.count_macs`.
             return None

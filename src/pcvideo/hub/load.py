@@ -47,7 +47,7 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Any:
-    """A model with its weights, in evaluation mode: a `Predictor`, or an `Interpolator`.
+    """A model with its weights, in evaluation mode: a `Predictor`, an `Interpolator` or a `Grey2RGB`.
 
     Args:
         name: the name of published weights (see `list_models`), a folder that `save_pretrained` or a training run

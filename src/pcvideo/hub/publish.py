@@ -20,7 +20,7 @@ from pcvideo.hub import known as _known
 from pcvideo.hub.card import model_card, refuse_tokens
 from pcvideo.hub.known import CARD_KEYS, CARD_NAME, PUBLISHED_NAME, describe_folder, tensor_files
 from pcvideo.metrics import copy_last
-from pcvideo.models import Interpolator, Predictor
+from pcvideo.models import Grey2RGB, Interpolator, Predictor
 from pcvideo.models._catalog import ARCHITECTURES
 from pcvideo.models._pretrained import SHARD_SIZE, config_file, read_config
 from pcvideo.viz import save_middles, save_strip
@@ -36,7 +36,7 @@ _SHORT = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "
 
 
 def write_weights_folder(
-    model: Predictor | Interpolator,
+    model: Predictor | Interpolator | Grey2RGB,
     folder: str | Path,
     *,
     task: str | None = None,
@@ -151,7 +151,7 @@ def write_card(folder: str | Path, name: str | None = None) -> None:
 
 
 def push_to_hub(
-    model: Predictor | Interpolator,
+    model: Predictor | Interpolator | Grey2RGB,
     repository: str,
     *,
     private: bool = False,

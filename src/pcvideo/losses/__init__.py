@@ -15,6 +15,7 @@ from pcvideo.losses.interpolation import CensusLoss, MiddleFrameLoss, MotionLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
+from pcvideo.losses.regularisers import MaximumEntropy, RegularisedLoss, SoftmaxEntropy, TotalVariation
 from pcvideo.losses.volumes import BinaryCrossEntropyLoss, DiceLoss, JaccardLoss, VolumeLoss
 
 __all__ = [
@@ -30,13 +31,17 @@ __all__ = [
     "L1Loss",
     "LPIPSLoss",
     "LeastSquaresScoreLoss",
+    "MaximumEntropy",
     "MiddleFrameLoss",
     "MotionLoss",
     "PPNV2Loss",
     "PyramidLoss",
+    "RegularisedLoss",
     "SSIMLoss",
     "ScoreLoss",
+    "SoftmaxEntropy",
     "SumLoss",
+    "TotalVariation",
     "VolumeLoss",
     "WassersteinScoreLoss",
     "WaveletLoss",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pcvideo.metrics._errors import FrameTooSmall, MetricUnavailable
 from pcvideo.metrics.baselines import BASELINES, black, copy_last
+from pcvideo.metrics.colour import ciede2000, score_colours
 from pcvideo.metrics.functional import mae, mae_mean, mse, mse_mean, psnr, ssim, ssim_columns, ssim_volume
 from pcvideo.metrics.lpips import LPIPS, lpips
-from pcvideo.metrics.middles import average_frames, copy_before, score_middles
+from pcvideo.metrics.middles import average_frames, copy_before, score_doubling, score_middles
 from pcvideo.metrics.per_step import PerStep, evaluate_frames
 from pcvideo.metrics.protocols import PROTOCOLS, Metric, Protocol, get_protocol
 from pcvideo.metrics.volumes import VolumeScores, jaccard_distance, jaccard_distance_pooled, voxel_error
@@ -27,6 +28,7 @@ __all__ = [
     "VolumeScores",
     "average_frames",
     "black",
+    "ciede2000",
     "copy_before",
     "copy_last",
     "evaluate_frames",
@@ -39,6 +41,8 @@ __all__ = [
     "mse",
     "mse_mean",
     "psnr",
+    "score_colours",
+    "score_doubling",
     "score_middles",
     "ssim",
     "ssim_columns",

@@ -8,6 +8,8 @@ from pcvideo.models.adaptation import Adaptation, adapt
 from pcvideo.models.aenc_gan3d import AEncGAN3D, AEncGAN3DState
 from pcvideo.models.conv_lstm import ConvLSTMPredictor, ConvLSTMPredictorState
 from pcvideo.models.discriminators import FrameDiscriminator
+from pcvideo.models.frame_doubler import FrameDoubler, FrameDoublerState
+from pcvideo.models.grey2rgb import Grey2RGB
 from pcvideo.models.mspn import MSPN, MultiScalePredictor, MultiScaleState, ResamplerTaps
 from pcvideo.models.ppnv2 import PPNV2, PPNV2State
 from pcvideo.models.volumes import forecast_windows, next_frames
@@ -22,6 +24,9 @@ __all__ = [
     "ConvLSTMPredictor",
     "ConvLSTMPredictorState",
     "FrameDiscriminator",
+    "FrameDoubler",
+    "FrameDoublerState",
+    "Grey2RGB",
     "Interpolator",
     "MultiScalePredictor",
     "MultiScaleState",

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from pcvideo._checks import did_you_mean
 from pcvideo.models.aenc_gan3d import AEncGAN3D
 from pcvideo.models.conv_lstm import ConvLSTMPredictor
+from pcvideo.models.frame_doubler import FrameDoubler
+from pcvideo.models.grey2rgb import Grey2RGB
 from pcvideo.models.mspn import MSPN
 from pcvideo.models.ppnv2 import PPNV2
 from pcvideo.models.wavelet_vfi import WaveletVFI
@@ -24,6 +26,8 @@ ARCHITECTURES: dict[str, Any] = {
     "PPNV2": PPNV2,
     "ConvLSTMPredictor": ConvLSTMPredictor,
     "AEncGAN3D": AEncGAN3D,
+    "Grey2RGB": Grey2RGB,
+    "FrameDoubler": FrameDoubler,
 }
 
 
@@ -46,6 +50,9 @@ class Configuration(NamedTuple):
 _MSPN = {"in_channels": 3, "levels": 4, "channels": (64, 128, 256, 512, 1024), "hidden_channels": 64}
 _MSPN_DIGITS = {"in_channels": 1, "levels": 3, "channels": (64, 128, 256, 512), "hidden_channels": 32}
 _PPNV2 = {"channels": (3, 64, 128, 256, 512, 512)}
+
+# The pictures that spatio-temporal fusion was trained on.
+_FUSION = (720, 1280)
 
 # MSPN: arXiv 2212.11642, section IV, and its code; PPNV2: arXiv 2301.05421 and its code.
 CONFIGURATIONS: dict[str, Configuration] = {
@@ -70,6 +77,17 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "ppnv2-kth-published": Configuration(
         "PPNV2", {**_PPNV2, "legacy": True}, (128, 160), "the published network for KTH"
     ),
+    "grey2rgb-published": Configuration("Grey2RGB", {}, _FUSION, "the published colouriser, its last version"),
+    "grey2rgb-published-v3": Configuration(
+        "Grey2RGB", {"channels": (3, 6, 12, 24), "batch_norm": True}, _FUSION, "the published colouriser, version 3"
+    ),
+    "grey2rgb-published-v2": Configuration(
+        "Grey2RGB", {"channels": (8, 16, 32), "batch_norm": True}, _FUSION, "the published colouriser, version 2"
+    ),
+    "grey2rgb-published-v1": Configuration(
+        "Grey2RGB", {"channels": (64, 128, 256), "batch_norm": True}, _FUSION, "the published colouriser, version 1"
+    ),
+    "frame-doubler-published": Configuration("FrameDoubler", {"legacy": True}, _FUSION, "the published frame doubler"),
 }
 
 

@@ -45,6 +45,10 @@ class Interpolator(FrameNetwork):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def middle(self, before: Tensor, after: Tensor) -> Tensor:
+        """The frame in the middle of two; `forward`, unless that takes whole clips. Arguments and result as there."""
+        return self(before, after)
+
     @torch.no_grad()
     def interpolate(
         self,
@@ -107,6 +111,7 @@ class Interpolator(FrameNetwork):
         layout: str | None,
         value_range: tuple[float, float] | None,
         nan: str,
+        to_grey: bool = False,
     ) -> Tensor:
         from pcvideo.video_io import read_clip, to_clip_tensor  # noqa: PLC0415
         from pcvideo.video_io.convert import fit_channels  # noqa: PLC0415
@@ -115,9 +120,11 @@ class Interpolator(FrameNetwork):
         axes = getattr(clip, "ndim", 0)
         if axes == 5 or (axes > 0 and "B" in str(layout or "").upper()):
             batch = to_clip_tensor(clip, layout=layout, value_range=value_range, nan=nan)
-            batch = fit_channels(batch, self.in_channels, grey=False, notes=[])
+            batch = fit_channels(batch, self.in_channels, grey=to_grey, notes=[])
             return torch.stack([torch.stack(list(self._stream(frames, factor, middle, cut=cut))) for frames in batch])
-        read = read_clip(clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan)
+        read = read_clip(
+            clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
+        )
         return torch.stack(list(self._stream(read.frames, factor, middle, cut=cut)))
 
     def _stream(

@@ -27,7 +27,9 @@ _WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by)"
 __all__ = ["check_clips", "epoch_batches", "load_batches", "train_batches"]
 
 
-def check_clips(name: str, clips: Any, *, length: int, model: Any, minimum: int = 1) -> None:
+def check_clips(
+    name: str, clips: Any, *, length: int, model: Any, channels: int | None = None, minimum: int = 1
+) -> None:
     """Refuse, before the first step, a data set that would fail at it or at the first validation; loads one clip.
 
     Args:
@@ -35,6 +37,7 @@ def check_clips(name: str, clips: Any, *, length: int, model: Any, minimum: int 
         clips: the data set.
         length: frames that a clip must have at least.
         model: its `in_channels` and `size_multiple`, where it has them, say what a frame must be.
+        channels: of a frame, where they are not the model's.
         minimum: clips that there must be at least.
 
     Raises:
@@ -62,7 +65,7 @@ def check_clips(name: str, clips: Any, *, length: int, model: Any, minimum: int 
             f"{name} must hold clips of context + horizon = {length} frames at least, got {first.shape[0]}; cut longer "
             f"clips or turn one of the two down"
         )
-    channels = getattr(model, "in_channels", first.shape[1])
+    channels = getattr(model, "in_channels", first.shape[1]) if channels is None else channels
     multiple = getattr(model, "size_multiple", 1)
     check_clip(f"{name}[:1]", first[None], channels=channels, multiple=multiple, spatial_dims=dims)
 

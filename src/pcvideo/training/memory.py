@@ -81,7 +81,8 @@ def largest_batch(trainer: Trainer, clips: Any, *, maximum: int = 1024, memory_l
         )
     if trainer.ranks.are_many:
         raise ValueError("largest_batch works in a single process; call it before torchrun, in a script of its own")
-    check_clips("clips", clips, length=trainer.strategy.length, model=trainer.model)
+    strategy = trainer.strategy
+    check_clips("clips", clips, length=strategy.length, model=trainer.model, channels=strategy.clip_channels)
     clip = next(load_batches(clips, [[0]], device=trainer.device))[1]
 
     def fits(count: int) -> bool:

@@ -190,7 +190,11 @@ class Trainer:
         """
         self._stop = StopRequest(self.ranks, grace=self.grace)
         with reported(self.ranks), ExitStack() as stack:
-            needs = {"length": self.strategy.length, "model": self.model}
+            needs = {
+                "length": self.strategy.length,
+                "model": self.model,
+                "channels": self.strategy.clip_channels,
+            }
             check_clips("train_clips", train_clips, minimum=self.settings["batch_size"], **needs)
             if val_clips is not None:
                 check_clips("val_clips", val_clips, **needs)
@@ -247,7 +251,7 @@ class Trainer:
                 return self.strategy.forecast(batch, model)
 
         volumes = getattr(self.model, "spatial_dims", 2) == 3
-        scores = Scores(context=self.strategy.context, volumes=volumes)
+        scores = Scores(seen=self.strategy.seen, volumes=volumes)
         hint = explained_memory(lambda: f"the forecasts of {size} clips")
         with self._stepper.engine.whole(model), hint, self._stop.interruptible():
             scores.add((batch for _, batch in batches), forecast)

@@ -59,15 +59,15 @@ class Scores:
     Of volumes (B, T, C, D, H, W) the metrics are `mse`, `mse_mean` and `jaccard`.
 
     Args:
-        context: frames before the forecast.
+        seen: of a batch, the frames before the forecast.
         volumes: the frames are volumes.
     """
 
-    def __init__(self, *, context: int, volumes: bool = False) -> None:
+    def __init__(self, *, seen: Callable[[Tensor], Tensor], volumes: bool = False) -> None:
         standard = get_protocol("standard").metrics
         metrics = _OF_VOLUMES if volumes else {name: standard[name] for name in _METRICS}
         self._model, self._copy = PerStep(metrics), PerStep(metrics)
-        self._context = context
+        self._seen = seen
         self._shown: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ class Scores:
         """Forecast batches (B, T, C, H, W); `forecast` gives forecast and truth, both (B, horizon, C, H, W)."""
         for batch in batches:
             prediction, truth = forecast(batch)
-            prediction, seen = prediction.float(), batch[:, : self._context]
+            prediction, seen = prediction.float(), self._seen(batch)
             self._model.update(prediction, truth)
             self._copy.update(copy_last(seen, truth.shape[1]), truth)
             self._shown = self._shown or (seen, prediction, truth)

@@ -40,6 +40,7 @@ class VideoFile:
         notes: what is odd about the file, in words.
         times: (count,) presentation times in the stream's own ticks, ascending; None where they can't be trusted.
         keys: presentation times of the key frames, ascending.
+        bit_depth: of the frames as they are decoded, 8.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class VideoFile:
     notes: tuple[str, ...] = ()
     times: np.ndarray | None = field(default=None, repr=False)
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    bit_depth: int = field(default=8, init=False, repr=False)
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1, *, notes: list[str] | None = None

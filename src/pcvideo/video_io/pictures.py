@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures through Pillow: folders in natural order, GIFs and other moving pictures, single pictures."""
+"""Pictures: folders in natural order, GIFs and other moving pictures, single pictures.
+
+Pillow reads them; those deeper than 8 bits are read by `deep_pictures`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,15 @@ from torch import Tensor
 
 from pcvideo._optional import require
 from pcvideo.video_io.convert import VideoError, add_note, in_spans
+from pcvideo.video_io.deep_pictures import (
+    RAW_SUFFIXES,
+    TIFF_SUFFIXES,
+    DeepHeader,
+    TiffStack,
+    deep_header,
+    load_deep,
+    open_tiff_stack,
+)
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -27,12 +39,13 @@ __all__ = [
     "list_pictures",
     "natural_key",
     "open_moving_picture",
+    "open_picture_file",
     "open_pictures",
     "picture_tensor",
 ]
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes of the files that are taken as the pictures of a folder."""
+"""Suffixes of the files that are taken as the pictures of a folder; where it holds none, camera RAW is."""
 
 # What Pillow raises on damaged files.
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
@@ -50,9 +63,16 @@ def natural_key(name: str | Path) -> list[Any]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The pictures directly in `folder`, in natural order, hidden files left out."""
-    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != ".")
-    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
+    """The pictures directly in `folder`, in natural order, hidden files left out; camera RAW where it holds no others.
+
+    Cameras write both kinds side by side, and each frame shall be taken once.
+    """
+    listed = [path for path in folder.iterdir() if path.name[0] != "."]
+    for suffixes in (PICTURE_SUFFIXES, RAW_SUFFIXES):
+        found = [path for path in listed if path.suffix.lower() in suffixes and path.is_file()]
+        if found:
+            return sorted(found, key=lambda path: natural_key(path.name))
+    return []
 
 
 def is_picture(value: Any) -> bool:
@@ -83,7 +103,8 @@ def picture_tensor(image: Any, *, colour: bool = False, notes: list[str]) -> Ten
 class PictureList:
     """Picture files that are the frames of one clip; a plain record that can be pickled.
 
-    Attributes: `path` of the folder, the `pictures` in order, `count`, `height`, `width`, `rate` (unknown) and `notes`.
+    Attributes: `path` of the folder, the `pictures` in order, `count`, `height`, `width`, `rate` (unknown), `bit_depth`
+    (8 or 16, of the deepest) and `notes`.
     """
 
     path: Path
@@ -93,6 +114,7 @@ class PictureList:
     colour: bool
     notes: tuple[str, ...] = ()
     rate: None = None
+    bit_depth: int = 8
 
     @property
     def count(self) -> int:
@@ -135,33 +157,41 @@ def open_pictures(path: Path, pictures: Sequence[Path] | None = None) -> Picture
     gaps = _numbering_gaps([picture.stem for picture in pictures])
     if gaps:
         notes.append(f"the numbering of the pictures has gaps: {in_spans(gaps)} missing")
-    sizes, modes = _headers(pictures)
-    if not sizes:
+    headers = list(_headers(pictures))
+    if not headers:
         raise VideoError(f"{path}: none of its {len(pictures)} pictures can be read")
-    colour = any(not grey for grey in modes)
-    if len(set(modes)) > 1:
+    colour = any(not header.grey for header in headers)
+    if len({header.grey for header in headers}) > 1:
         notes.append("grey and colour pictures are mixed; all were made colour")
-    return PictureList(path, tuple(pictures), *sizes[0], colour, tuple(notes))
+    depth = max(header.bit_depth for header in headers)
+    first = headers[0]
+    return PictureList(path, tuple(pictures), first.height, first.width, colour, tuple(notes), bit_depth=depth)
 
 
-def _headers(pictures: Sequence[Path]) -> tuple[list[tuple[int, int]], list[bool]]:
-    """Size of the first picture that opens, and for each that opens whether it is grey; reads no pixels."""
+def _headers(pictures: Sequence[Path]) -> Iterator[DeepHeader]:
+    """What is known of each picture that opens; reads no pixels, and only the first one's orientation."""
     image_module = _pillow()
-    sizes: list[tuple[int, int]] = []
-    modes: list[bool] = []
+    first = True
     for path in pictures:
         try:
-            with image_module.open(path) as image:
-                modes.append(image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I"))
-                # Values 5 to 8 of the orientation tag (0x0112) lay the picture on its side.
-                turned = not sizes and image.getexif().get(0x0112, 1) in range(5, 9)
-                sizes.append((image.width, image.height) if turned else (image.height, image.width))
+            header = deep_header(path)
+            if header is None:
+                with image_module.open(path) as image:
+                    # Values 5 to 8 of the orientation tag (0x0112) lay the picture on its side.
+                    turned = first and image.getexif().get(0x0112, 1) in range(5, 9)
+                    height, width = (image.width, image.height) if turned else (image.height, image.width)
+                    grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
+                    header = DeepHeader(height, width, grey, 16 if image.mode.startswith("I") else 8)
         except _PICTURE_ERRORS:
             continue
-    return sizes, modes
+        first = False
+        yield header
 
 
 def _load_picture(path: Path, *, colour: bool, notes: list[str]) -> Tensor:
+    picture = load_deep(path, colour=colour, notes=notes)
+    if picture is not None:
+        return picture
     with _pillow().open(path) as image:
         image.load()
         if image.getexif().get(0x0112, 1) != 1:
@@ -188,11 +218,26 @@ def _numbering_gaps(stems: Sequence[str]) -> list[int]:
     ]
 
 
+def open_picture_file(path: Path) -> PictureList | TiffStack | MovingPicture:
+    """The frames of one picture file: the pages of a TIFF, the frames of a GIF, or the one picture that it is.
+
+    Raises:
+        VideoError: it is no picture that can be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        stack = open_tiff_stack(path)
+        return open_moving_picture(path) if stack is None else stack
+    # A deep picture is a clip of one frame; what moves has 8 bits.
+    return open_moving_picture(path) if deep_header(path) is None else open_pictures(path, [path])
+
+
 @dataclass(frozen=True, eq=False)
 class MovingPicture:
     """A GIF, an animated PNG or WebP, or a single picture; a plain record that can be pickled.
 
-    Attributes: `path`, `count`, `height`, `width`, `rate` in frames per second (None where not told) and `notes`.
+    Attributes: `path`, `count`, `height`, `width`, `rate` in frames per second (None where not told), `bit_depth` (8)
+    and `notes`.
     """
 
     path: Path
@@ -202,6 +247,7 @@ class MovingPicture:
     colour: bool
     rate: float | None
     notes: tuple[str, ...] = ()
+    bit_depth: int = 8
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1, *, notes: list[str] | None = None

@@ -27,7 +27,8 @@ from pcvideo.video_io.convert import (
     in_spans,
     resize_frames,
 )
-from pcvideo.video_io.pictures import PICTURE_SUFFIXES, is_picture, open_moving_picture, open_pictures, picture_tensor
+from pcvideo.video_io.deep_pictures import RAW_SUFFIXES
+from pcvideo.video_io.pictures import PICTURE_SUFFIXES, is_picture, open_picture_file, open_pictures, picture_tensor
 
 __all__ = [
     "ARRAY_SUFFIXES",
@@ -85,7 +86,7 @@ class VideoInfo:
 
 
 class FrameSource(Protocol):
-    """A file or folder that holds the frames of one clip: a plain record that can be pickled and keeps nothing open."""
+    """A file or folder that holds one clip's frames, 8 or 16 bits deep: a plain record, which keeps nothing open."""
 
     @property
     def path(self) -> Path: ...  # noqa: D102
@@ -98,6 +99,8 @@ class FrameSource(Protocol):
     @property
     def rate(self) -> float | None: ...  # noqa: D102
     @property
+    def bit_depth(self) -> int: ...  # noqa: D102
+    @property
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1, *, notes: list[str] | None = None
@@ -107,7 +110,7 @@ class FrameSource(Protocol):
 
 
 def open_source(path: str | os.PathLike[str]) -> FrameSource:
-    """Look through a video file, GIF, picture or folder of pictures, without decoding it all.
+    """Look through a video file, GIF, picture, TIFF of many pages or folder of pictures, without decoding it all.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
@@ -117,8 +120,8 @@ def open_source(path: str | os.PathLike[str]) -> FrameSource:
     if path.is_dir():
         return open_pictures(path)
     suffix = path.suffix.lower()
-    if suffix == ".gif" or suffix in PICTURE_SUFFIXES:
-        return open_moving_picture(path)
+    if suffix == ".gif" or suffix in PICTURE_SUFFIXES | RAW_SUFFIXES:
+        return open_picture_file(path)
     if suffix in ARRAY_SUFFIXES:
         raise VideoError(f"{path} is an array file, expected a video; read_clip and TensorClips read arrays")
     return open_video(path)
@@ -151,8 +154,8 @@ def read_clip(
     """Read a whole clip into memory.
 
     Args:
-        source: path of a video file, a GIF, a picture, a folder of pictures (natural order), a .npy, .npz, .pt or .pth
-            file; an array or tensor; a list of pictures, of arrays or of paths of pictures.
+        source: path of a video file, a GIF, a picture (TIFF, PNG and camera RAW in full depth), a folder of pictures
+            (natural order), a .npy, .npz, .pt or .pth file; an array or tensor; a list of pictures, arrays or paths.
         channels: 1 or 3 to have grey or colour; None keeps what is there.
         size: (height, width) to resize to, frame by frame, so that the memory needed is that of the small clip.
         start, stop, step: which frames, as in a slice; from 0, in steps of at least 1.

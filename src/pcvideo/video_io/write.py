@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The writing doors: clips to video files, GIFs and PNGs, written aside first, flushed and renamed."""
+"""The writing doors: clips to video files, GIFs, PNGs and TIFFs, written aside first, flushed and renamed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcvideo._checks import check_number, describe
+from pcvideo._checks import check_choice, check_number, describe
 from pcvideo._files import update_folder, written_aside
 from pcvideo._optional import require
 from pcvideo.video_io.convert import as_tensor
+from pcvideo.video_io.deep_pictures import TIFF_SUFFIXES, encode_deep_png
 from pcvideo.video_io.pictures import list_pictures
 
-__all__ = ["write_frames", "write_gif", "write_video"]
+__all__ = ["BIT_DEPTHS", "WRITTEN_VIDEOS", "write_frames", "write_gif", "write_picture", "write_video"]
 
 Frames = Tensor | np.ndarray | Iterable[Tensor]
 
@@ -32,6 +33,11 @@ _ENCODERS = {
     ".avi": ("mpeg4",),
     ".webm": ("libvpx-vp9", "libvpx"),
 }
+
+WRITTEN_VIDEOS = frozenset(_ENCODERS)
+"""Suffixes of the files that `write_video` writes."""
+
+BIT_DEPTHS = (8, 16)
 
 
 def write_video(path: str | os.PathLike[str], frames: Frames, rate: float) -> None:
@@ -128,6 +134,38 @@ def write_frames(folder: str | os.PathLike[str], frames: Frames) -> None:
     update_folder(folder, write)
 
 
+def write_picture(path: str | os.PathLike[str], frame: Tensor | np.ndarray, *, bit_depth: int = 8) -> None:
+    """Write one picture: a .png, or a .tif or .tiff (deflated); the file of that name is replaced in one move.
+
+    Whole numbers come back exactly: n / 65535 is written as n in 16 bits, n / 255 in 8.
+
+    Args:
+        path: file to write; missing folders are made.
+        frame: (C, H, W), C 1 or 3, float in [0, 1] (what lies outside is clamped), or uint8 for 8 bits.
+        bit_depth: 8 or 16.
+
+    Raises:
+        ValueError: NaN, another number of channels, another suffix or depth.
+        TypeError: neither float nor uint8.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in {".png", *TIFF_SUFFIXES}:
+        raise ValueError(f"path must end in .png, .tif or .tiff, got {path.name!r}")
+    deep = check_choice("bit_depth", bit_depth, BIT_DEPTHS) == 16
+    picture = _whole_numbers(as_tensor(frame), 0, deep=deep)
+    with written_aside(path) as temporary:
+        if suffix in TIFF_SUFFIXES:
+            tifffile = require("tifffile", purpose="writing TIFF")
+            grey = picture.shape[-1] == 1
+            array, meaning = (picture[..., 0], "minisblack") if grey else (picture, "rgb")
+            tifffile.imwrite(temporary, array, photometric=meaning, compression="zlib", metadata=None)
+        elif deep:
+            temporary.write_bytes(encode_deep_png(picture))
+        else:
+            _image(picture).save(temporary)
+
+
 def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     yield first
     yield from others
@@ -140,7 +178,7 @@ def _pictures(frames: Frames) -> Iterator[np.ndarray]:
         raise ValueError(f"frames must be (T, C, H, W), got {describe(frames)}{hint}")
     shape = None
     for index, frame in enumerate(frames):
-        picture = _eight_bit(as_tensor(frame), index)
+        picture = _whole_numbers(as_tensor(frame), index)
         shape = shape or tuple(frame.shape)
         if tuple(frame.shape) != shape:
             raise ValueError(f"frames must have one size, frame 0 is {shape}, frame {index} {tuple(frame.shape)}")
@@ -149,16 +187,18 @@ def _pictures(frames: Frames) -> Iterator[np.ndarray]:
         raise ValueError("frames must hold at least one frame, got none")
 
 
-def _eight_bit(frame: Tensor, index: int) -> np.ndarray:
+def _whole_numbers(frame: Tensor, index: int, *, deep: bool = False) -> np.ndarray:
+    """A frame as uint8, or uint16 where `deep`: (H, W, 1 or 3)."""
     if frame.ndim != 3 or frame.shape[0] not in {1, 3} or not frame.numel():
         raise ValueError(f"frame {index} must be (C, H, W) with 1 or 3 channels, got {describe(frame)}")
     if frame.is_floating_point():
         if not bool(torch.isfinite(frame).all()):
             raise ValueError(f"frame {index} holds NaN or infinity, which no picture can show; repair it first")
-        frame = (frame.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    elif frame.dtype != torch.uint8:
-        raise TypeError(f"frame {index} must be float in [0, 1] or uint8, got {describe(frame)}")
-    return np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy())
+        frame = (frame.float().clamp(0, 1) * (65535 if deep else 255)).round().to(torch.int32)
+    elif frame.dtype != torch.uint8 or deep:
+        raise TypeError(f"frame {index} must be float in [0, 1]{'' if deep else ' or uint8'}, got {describe(frame)}")
+    array = np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy())
+    return array.astype(np.uint16 if deep else np.uint8, copy=False)
 
 
 def _image(picture: np.ndarray) -> Any:

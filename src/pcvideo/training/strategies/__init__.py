@@ -4,6 +4,7 @@
 from pcvideo.training.strategies.adversarial import Adversarial, Generated
 from pcvideo.training.strategies.base import Strategy
 from pcvideo.training.strategies.conditional import ConditionalAdversarial
+from pcvideo.training.strategies.fusion import Colourisation, FrameDoubling
 from pcvideo.training.strategies.interpolation import DynamicInterpolation, MotionInterpolation, StaticInterpolation
 from pcvideo.training.strategies.phases import InPhases
 from pcvideo.training.strategies.sequence import SelfFeeding, SequenceStrategy, TeacherForced
@@ -13,8 +14,10 @@ __all__ = [
     "Adversarial",
     "Alternating",
     "Balanced",
+    "Colourisation",
     "ConditionalAdversarial",
     "DynamicInterpolation",
+    "FrameDoubling",
     "Generated",
     "InPhases",
     "MotionInterpolation",

@@ -37,6 +37,8 @@ class Strategy(nn.Module, ABC):
     # Learning rates of parts as factors of the trainer's `lr`, by a pattern over the strategy's own parameter names,
     # such as "discriminator.*"; the first that fits counts.
     rates: Mapping[str, float] = {}
+    # Channels of a clip's frames, where they are not those that the model takes.
+    clip_channels: int | None = None
 
     def __init__(self, *, context: int, horizon: int) -> None:
         super().__init__()
@@ -94,6 +96,10 @@ class Strategy(nn.Module, ABC):
         """For validation: the model's forecast (B, horizon, C, H, W) from the context, and the true frames."""
         truth = batch[:, self.context : self.length]
         return model(batch[:, : self.context], truth.shape[1]), truth
+
+    def seen(self, batch: Tensor) -> Tensor:
+        """For validation: what `forecast` began from; to repeat its last frame is what costs nothing."""
+        return batch[:, : self.context]
 
 
 def name_within(part: str, pattern: str) -> str:

@@ -37,7 +37,7 @@ class InPhases(Strategy):
         super().__init__(context=last.context, horizon=last.horizon)
         self.strategies = nn.ModuleList(strategy for _, strategy in phases)
         self.steps = tuple(steps for steps, _ in phases[:-1])
-        self.reduction = last.reduction
+        self.reduction, self.clip_channels = last.reduction, last.clip_channels
         self.rates = _rates_of([strategy for _, strategy in phases])
         self._at_work = 0
 
@@ -75,6 +75,10 @@ class InPhases(Strategy):
         """The last strategy's, in every phase, so that validations can be compared."""
         last: Strategy = self._strategies[-1]
         return last.forecast(batch, model)
+
+    def seen(self, batch: Tensor) -> Tensor:
+        """For validation: what the last strategy's forecast began from."""
+        return self._strategies[-1].seen(batch)
 
     @property
     def _strategies(self) -> list[Any]:
