@@ -26,9 +26,11 @@ from pcvideo.data import VideoFolder
 from pcvideo.metrics import score_colours, score_doubling
 from pcvideo.video_io import iter_frames
 
-# The names of the metrics' columns, whose values are multiplied so that four figures are enough.
-DOUBLING = {"psnr": ("PSNR", 1), "ssim": ("SSIM", 1), "mse_mean": ("MSE x 1e4", 1e4), "lpips": ("LPIPS", 1)}
-COLOUR = {"ciede2000": ("CIEDE2000", 1), "psnr": ("PSNR", 1), "ssim": ("SSIM", 1), "lpips": ("LPIPS", 1)}
+# Of each metric the column's name, the number its values are multiplied by, and the decimals that are shown.
+Columns = dict[str, tuple[str, float, int]]
+_COMMON: Columns = {"psnr": ("PSNR", 1, 2), "ssim": ("SSIM", 1, 4), "lpips": ("LPIPS", 1, 4)}
+DOUBLING: Columns = {**_COMMON, "mse_mean": ("MSE x 1e4", 1e4, 3)}
+COLOUR: Columns = {"ciede2000": ("CIEDE2000", 1, 2), **_COMMON}
 
 
 def main() -> None:
@@ -126,24 +128,26 @@ def named(arguments: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, folders.split(",")
 
 
-def show(title: str, rows: dict[str, Any], columns: dict[str, tuple[str, float]]) -> None:
+def show(title: str, rows: dict[str, Any], columns: Columns) -> None:
     samples, unavailable = rows.pop("samples"), rows.pop("unavailable")
     print(f"\n{title}, {samples} frames\n")
-    print("| | seeds | " + " | ".join(words for words, _ in columns.values()) + " |")
+    print("| | seeds | " + " | ".join(words for words, _, _ in columns.values()) + " |")
     print("|---" * (len(columns) + 2) + "|")
     for name, seeds in rows.items():
-        cells = [figure([seed.get(column) for seed in seeds], scale) for column, (_, scale) in columns.items()]
+        cells = [
+            figure([seed.get(key) for seed in seeds], scale, places) for key, (_, scale, places) in columns.items()
+        ]
         print(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
     for metric, reason in unavailable.items():
         print(f"\n{metric}: {reason}")
 
 
-def figure(values: list[float | None], scale: float) -> str:
+def figure(values: list[float | None], scale: float, places: int) -> str:
     known = [scale * value for value in values if value is not None]
     if not known:
         return "-"
-    spread = f" ({min(known):.4g} to {max(known):.4g})" if len(known) > 1 else ""
-    return f"{mean(known):.4g}{spread}"
+    spread = f" ({min(known):.{places}f} to {max(known):.{places}f})" if len(known) > 1 else ""
+    return f"{mean(known):.{places}f}{spread}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from pcvideo.cli.main import main
 from pcvideo.models import FrameDoubler, Grey2RGB, WaveletVFI
-from pcvideo.video_io import open_frames, probe, read_clip, write_frames, write_picture, write_video
+from pcvideo.video_io import open_frames, probe, read_clip, to_grey, write_frames, write_picture, write_video
 
 pytest.importorskip("av")
 
@@ -57,6 +57,14 @@ def test_a_grey_video_becomes_one_in_colour_at_twice_the_rate(capsys, tmp_path, 
     assert (result["frames"], result["written"], result["rate"]) == (5, 9, 24)
     assert (probe(out).frames, probe(out).rate) == (9, 24)
     assert result["notes"] == []
+
+
+def test_with_no_weights_named_it_takes_those_that_come_with_the_package(capsys, tmp_path, clip):
+    result = enhance(capsys, clip, tmp_path / "out")
+    assert (result["doubler"], result["colouriser"], result["written"]) == ("frame-doubler", "grey2rgb", 9)
+    # Frames that were there keep their luma; three colours of 8 bits hold it to less than one step.
+    kept = to_grey(read_clip(tmp_path / "out").frames)[::2]
+    assert (kept - read_clip(clip).frames).abs().max() < 1 / 255
 
 
 def test_each_half_is_left_out_on_its_own(capsys, tmp_path, clip, weights):
