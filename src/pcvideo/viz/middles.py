@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["middles", "save_middles"]
 
-_SIDE = 220
+_SIDE = 160
 _GAP, _MARGIN, _TYPE = 6, 16, 14
 # Differences are small: black stands for 0.2 and more.
 _GAIN = 5
@@ -40,7 +40,7 @@ def middles(
         before, truth, after: (N, C, H, W) each, C 1 or 3, float in [0, 1] or uint8.
         middle: what was found, as many frames. A float may overshoot [0, 1] by up to 0.5 and is clamped.
         scale: pixels on the picture per pixel of the frame: a whole number, or below 1 to shrink. None takes about
-            220 x 220 pixels for a frame.
+            160 x 160 pixels for a frame.
 
     Returns:
         an RGB `PIL.Image.Image`.
