@@ -6,7 +6,7 @@
 The decoder runs on contexts of a 448x256 frame, with masks that are set: the share of blocks of 64x64 pixels that are
 active, at every level the same ones. "Published" is the published form: coarser features doubled, concatenated,
 convolved everywhere, multiplied by masks. "Dense" is ours where nothing is left out. With --clip, the whole model runs
-on frames of a video.
+on frames of a video, with each threshold, beside itself with the published decoder in its place.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from pcvideo.video_io import read_window
 SIZE = (256, 448)
 BLOCKS = (4, 7)
 ACTIVE = (28, 8, 3, 0)
+# Thresholds that the classifier has not, but a caller may take.
+BEYOND = (0.05, 0.2)
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--clip", help="a video for the whole model")
     parser.add_argument("--frames", type=int, nargs=2, default=(10, 12), help="two frames of it")
+    parser.add_argument("--whole", action="store_true", help="the whole model alone")
     parser.add_argument("--model", help="weights for the whole model")
     parser.add_argument("--memory", action="store_true", help="the peak memory of one 1920x1080 pair, too")
     options = parser.parse_args()
@@ -46,7 +49,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     print(machine())
-    decoder(options)
+    if not options.whole:
+        decoder(options)
     if options.clip:
         whole_model(options)
     if options.memory:
@@ -118,22 +122,58 @@ def count_macs(run: Callable[[], None]) -> float:
 
 
 def whole_model(options: argparse.Namespace) -> None:
-    """Times and counts of the whole model for each threshold on two frames of a video."""
-    model = pcvideo.from_pretrained(options.model) if options.model else WaveletVFI(width=options.width).eval()
-    first, last = options.frames
-    before, after = (model.pad(read_window(options.clip, number, 1, channels=3, size=SIZE)) for number in (first, last))
-    thresholds = list(model.thresholds)
-    calls = {str(value): partial(model, before, after, value) for value in thresholds}
+    """Times, counts and memory of the whole model for each threshold on two frames of a video."""
+    model = load(options.model, options.width)
+    pair = read_pair(options.clip, options.frames)
+    thresholds = sorted({*model.thresholds, *BEYOND})
+    calls = {f"{value:g}": partial(model, *pair, value) for value in thresholds}
+    # The published form computes all, whatever the masks: those of the threshold 0 stand for any.
+    masks = model.explain(*pair, 0.0).synthesis.masks
+    calls["published form"] = partial(whole_published, model, *pair, masks)
     seconds = interleaved(calls, options.rounds)
     rows = []
-    for value in thresholds:
-        middle, macs = model.explain(before, after, value), model.count_macs(before, after, value)
-        shares = ", ".join(f"{float(mask.mean()):.0%}" for mask in middle.synthesis.masks)
-        peak = peak_memory(one_pair, options.model, options.width, SIZE, value)
-        figures = f"{macs.exact / 1e9:.2f} G", f"{macs.paper / 1e9:.2f} G", f"{peak:.0f} MiB"
-        rows.append([f"{value:g}", f"{statistics.median(seconds[str(value)]) * 1e3:.0f} ms", *figures, shares])
-    columns = ["threshold", "time", "multiplications made", "by the paper's count", "peak memory (noise)", "masks"]
+    for name, call in calls.items():
+        value = None if call.func is whole_published else float(name)
+        peak = peak_memory(on_frames, options.model, options.width, options.clip, options.frames, value)
+        shares = [base / own for base, own in zip(seconds["published form"], seconds[name], strict=True)]
+        times = f"{statistics.median(seconds[name]) * 1e3:.0f} ms"
+        rows.append([name, times, f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"])
+        rows[-1] += [f"{count_macs(call) / 1e9:.2f} G", "", f"{peak:.0f} MiB", ""]
+        if value is not None:
+            macs, synthesis = model.count_macs(*pair, value), model.explain(*pair, value).synthesis
+            rows[-1][4] = f"{macs.paper / 1e9:.2f} G"
+            rows[-1][6] = ", ".join(f"{float(mask.mean()):.0%}" for mask in synthesis.masks)
+    columns = ["threshold", "time", "times as fast", "multiplications", "paper's count", "peak memory", "masks"]
+    first, last = options.frames
     print_table(f"Frames {first} and {last} of {options.clip} at {SIZE[1]}x{SIZE[0]}", columns, rows)
+
+
+def load(weights: str | None, width: float) -> WaveletVFI:
+    return pcvideo.from_pretrained(weights) if weights else WaveletVFI(width=width).eval()
+
+
+def read_pair(clip: str, frames: Sequence[int]) -> list[Tensor]:
+    return [read_window(clip, number, 1, channels=3, size=SIZE).float() for number in frames]
+
+
+def whole_published(model: WaveletVFI, before: Tensor, after: Tensor, masks: Sequence[Tensor]) -> None:
+    """All up to the decoder, and the decoder in its published form; the inverse transforms are left out."""
+    motion = model.motion(before, after)
+    published(model.synthesis, model.context(before, after, motion), masks)
+
+
+def on_frames(
+    start: Callable[[], None], weights: str | None, width: float, clip: str, frames: Sequence[int], value: float | None
+) -> None:
+    """In a process of its own: one middle frame with a threshold, or None for the published form."""
+    torch.set_num_threads(1)
+    model, pair = load(weights, width), read_pair(clip, frames)
+    start()
+    with torch.no_grad():
+        if value is None:
+            whole_published(model, *pair, [torch.ones(1, 1, SIZE[0] >> k, SIZE[1] >> k) for k in (1, 2, 3)])
+        else:
+            model(*pair, value)
 
 
 def memory(options: argparse.Namespace) -> None:
@@ -147,7 +187,7 @@ def memory(options: argparse.Namespace) -> None:
 def one_pair(start: Callable[[], None], weights: str | None, width: float, size: tuple[int, int], value: float) -> None:
     """In a process of its own: one middle frame of noise."""
     torch.set_num_threads(1)
-    model = pcvideo.from_pretrained(weights) if weights else WaveletVFI(width=width).eval()
+    model = load(weights, width)
     pair = torch.rand(2, 1, 3, *size)
     start()
     with torch.no_grad():

@@ -136,6 +136,15 @@ def test_the_built_in_weights_follow_moving_digits_better_than_copying_the_last_
     assert ((prediction - truth) ** 2).mean() < 0.6 * ((last - truth) ** 2).mean()
 
 
+def test_the_built_in_weights_find_middle_frames_better_than_averaging():
+    model = pcvideo.from_pretrained("wavelet-vfi")
+    moved = pcvideo.data.MovingPhotographs(clips=6, size=(96, 128), speed=4, seed=5)
+    before, truth, after = torch.stack([moved[index] for index in range(6)]).unbind(1)
+    with torch.no_grad():
+        middle = model(before, after)
+    assert ((middle - truth) ** 2).mean() < 0.7 * (((before + after) / 2 - truth) ** 2).mean()
+
+
 def test_a_revision_of_what_lies_at_hand_is_refused(model, shelf, tmp_path):
     publish(model, shelf / "tiny")
     for load, name in ((pcvideo.from_pretrained, "tiny"), (pcvideo.MSPN.from_pretrained, shelf / "tiny")):
@@ -234,6 +243,20 @@ def test_a_folder_that_is_written_again_loses_the_old_picture(model, shelf):
     (shelf / "drawn.gif").write_bytes(b"GIF89a")
     publish(model, shelf / "tiny", picture=shelf / "drawn.gif")
     assert (shelf / "tiny" / "prediction.gif").read_bytes() == b"GIF89a"
+
+
+def test_the_card_of_an_interpolator_shows_middle_frames_and_how_to_find_them(shelf):
+    torch.manual_seed(0)
+    model = pcvideo.WaveletVFI(width=0.1)
+    figures = {"metrics": {"psnr": 31.5}, "average_frames": {"psnr": 30.25}}
+    publish(model, shelf / "between", picture=torch.rand(6, 3, 20, 24), metrics={"standard": figures})
+    text = (shelf / "between" / "README.md").read_text()
+    assert 'model.interpolate("clip.mp4", factor=2)' in text
+    assert "predict(" not in text
+    assert "| average_frames | 30.25 |" in text
+    assert (shelf / "between" / "prediction.png").is_file()
+    with pytest.raises(ValueError, match="picture must be triplets one after the other"):
+        publish(model, shelf / "between", picture=torch.rand(4, 3, 20, 24))
 
 
 def test_published_weights_may_lie_in_shards(model, shelf):

@@ -86,6 +86,29 @@ def test_check_compares_every_second_frame_with_what_was_found(capsys, clip, wei
     assert result["middles"]["model"]["psnr"] > 0
 
 
+def test_each_threshold_is_scored_with_its_cost(capsys, clip, weights, monkeypatch):
+    monkeypatch.setenv("PCVIDEO_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "nowhere")
+    result = interpolate(capsys, clip, "--model", weights, "--check", "--each-threshold", "--cost", "--lpips")
+    names = ["model", *(f"threshold {value}" for value in (0, 0.005, 0.01, 0.015))]
+    assert list(result["middles"]) == [*names, "average_frames", "copy_before"]
+    assert list(result["costs"]) == names
+    model, frames = WaveletVFI.from_pretrained(weights), read_clip(clip).frames
+    pair = [model.pad(frame[None]) for frame in (frames[0], frames[2])]
+    dense = model.paper_macs(pair[0], [1, 1, 1]) / 1e9
+    for name in names:
+        assert 0 < result["costs"][name]["gmac_paper"] <= dense * (1 + 1e-9)
+        assert result["costs"][name]["gmac"] > 0
+        assert result["costs"][name]["milliseconds"] > 0
+    assert result["costs"]["threshold 0"]["gmac_paper"] == pytest.approx(dense)
+    assert result["middles"]["model"]["lpips"] is None
+    assert "PCVIDEO_OFFLINE forbids the network" in result["unavailable"]["lpips"]
+    assert main(["interpolate", clip, "--model", weights, "--check", "--cost"]) == 0
+    told = capsys.readouterr().out
+    assert "GMAC, paper's" in told
+    assert "ms" in told
+
+
 def test_folders_of_triplets_are_scored_by_their_layout(capsys, tmp_path, weights):
     for name in "123":
         write_frames(tmp_path / "set" / name, moving(3))

@@ -8,12 +8,16 @@ import torch
 from pcvideo.data import (
     CenterCrop,
     Compose,
+    Enlarge,
     HorizontalFlip,
     LivelyCrop,
+    MovingCrop,
     RandomCrop,
     Resize,
+    ReverseChannels,
     TimeReverse,
     ToGrey,
+    Transpose,
     VerticalFlip,
 )
 
@@ -33,7 +37,8 @@ def test_center_crop_keeps_the_middle(clip):
 
 def test_flips_and_reversal_turn_their_own_axis(clip):
     array = clip.numpy()
-    for transform, axis in ((HorizontalFlip(1), 3), (VerticalFlip(1), 2), (TimeReverse(1), 0)):
+    turning = ((HorizontalFlip(1), 3), (VerticalFlip(1), 2), (ReverseChannels(1), 1), (TimeReverse(1), 0))
+    for transform, axis in turning:
         np.testing.assert_array_equal(transform(clip, seeded()).numpy(), np.flip(array, axis))
         assert torch.equal(type(transform)(0)(clip, seeded()), clip)
 
@@ -57,6 +62,52 @@ def test_a_random_crop_cuts_all_frames_at_one_place_and_reaches_every_place(clip
         corner = round(float(crop[0, 0, 0, 0]) * 192)
         seen.add((corner // 16, corner % 16))
     assert seen == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_transposing_swaps_rows_and_columns(clip):
+    np.testing.assert_array_equal(Transpose(1)(clip, seeded()).numpy(), clip.numpy().swapaxes(2, 3))
+    assert torch.equal(Transpose(0)(clip, seeded()), clip)
+
+
+def test_enlarging_takes_each_factor_as_often_as_its_probability_says(clip):
+    generator = seeded()
+    enlarged = [Enlarge((2, 4), p=0.2)(clip[:1], generator) for _ in range(600)]
+    counts = [sum(frames.shape[-2:] == (12 * factor, 16 * factor) for frames in enlarged) for factor in (1, 2, 4)]
+    assert sum(counts) == 600
+    # Three standard deviations of a binomial are 29.
+    assert max(abs(count - expected) for count, expected in zip(counts, (360, 120, 120), strict=True)) < 32
+    flat = Enlarge((2,), p=1)(torch.full((1, 3, 4, 5), 0.25))
+    torch.testing.assert_close(flat, torch.full((1, 3, 8, 10), 0.25))
+
+
+def test_a_moving_crop_holds_what_moves_at_any_place_in_it_and_lies_within_the_frame():
+    clip = torch.zeros(3, 3, 64, 96)
+    clip[2, :, 40:48, 72:80] = 1
+    generator, places, whole = seeded(), set(), 0
+    for _ in range(200):
+        crop = MovingCrop((32, 32))(clip, generator)
+        assert crop.shape == (3, 3, 32, 32)
+        moved = (crop[2, 0] != crop[0, 0]).nonzero()
+        # The block's middle is in the crop, and so is a quarter of the block at the least.
+        if len(moved) >= 16:
+            whole += 1
+            places.add(tuple(moved.min(0).values.tolist()))
+    # One in a hundred is of any place.
+    assert whole > 190
+    rows, columns = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    # A crop at the frame's lower right corner has the block 8 pixels from its own.
+    assert rows[0] == columns[0] == 8
+    assert rows[-1] >= 24
+    assert columns[-1] >= 24
+
+
+def test_a_moving_crop_of_a_still_clip_reaches_all_of_it():
+    still = torch.zeros(3, 1, 24, 24)
+    places = torch.arange(24 * 24.0).view(1, 1, 24, 24).expand(3, 1, 24, 24).clone()
+    generator = seeded()
+    corners = {float(MovingCrop((16, 16))(places, generator)[0, 0, 0, 0]) for _ in range(300)}
+    assert {0, 8, 24 * 8, 24 * 8 + 8} <= corners
+    assert MovingCrop((24, 24))(still, generator).shape == still.shape
 
 
 def test_a_lively_crop_is_the_one_of_those_drawn_where_most_changes():
@@ -102,8 +153,15 @@ def test_composed_transforms_run_in_order_and_share_the_draws(clip):
 def test_what_does_not_fit_is_refused(clip):
     with pytest.raises(ValueError, match="13x4 does not fit into frames of 12x16"):
         RandomCrop((13, 4))(clip, seeded())
+    with pytest.raises(ValueError, match="13x4 does not fit into frames of 12x16"):
+        MovingCrop((13, 4))(clip, seeded())
+    for transform in (HorizontalFlip, Transpose, ReverseChannels):
+        with pytest.raises(ValueError, match="p must be"):
+            transform(1.5)
     with pytest.raises(ValueError, match="p must be"):
-        HorizontalFlip(1.5)
+        Enlarge((2, 4), p=0.6)
+    with pytest.raises(ValueError, match="factors"):
+        Enlarge((1,))
     with pytest.raises(TypeError, match="size"):
         Resize(64)
     with pytest.raises(TypeError, match=r"transforms\[1\]"):

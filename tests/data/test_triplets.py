@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcvideo.data import MovingPhotographs, TripletFolder, VideoTriplets
+from pcvideo.data import MovingPhotographs, TripletFolder, UnknownFlows, VideoTriplets
 from pcvideo.ops import backward_warp
 from pcvideo.video_io import VideoError, frame_change, write_frames, write_video
 
@@ -138,6 +138,22 @@ def test_a_steady_motion_has_opposite_flows_where_nothing_turns_or_grows():
         torch.testing.assert_close(before, -after)
         assert float(after.norm(dim=0).max()) <= 5
         assert float(after.flatten(1).std(1).max()) < 1e-9
+
+
+def test_flows_can_follow_a_triplet_as_two_frames_and_unknown_ones_are_zeros():
+    options = {"size": (32, 48), "speed": 5, "clips": 2}
+    clip, plain = (MovingPhotographs([smooth_picture(0)], with_flows=known, **options) for known in (True, False))
+    assert clip[1].shape == (5, 3, 32, 48)
+    assert torch.equal(clip[1][:3], plain[1])
+    for frame, flow in zip(clip[1][3:], plain.flows(1), strict=True):
+        torch.testing.assert_close(frame[:2], flow.float())
+        assert (frame[2] == 1).all()
+    unknown = UnknownFlows()(plain[1])
+    assert torch.equal(unknown[:3], plain[1])
+    assert unknown[3:].shape == (2, 3, 32, 48)
+    assert not unknown[3:].any()
+    with pytest.raises(ValueError, match="transform must be None with with_flows"):
+        MovingPhotographs([smooth_picture(0)], with_flows=True, transform=UnknownFlows())
 
 
 def test_a_piece_moves_over_the_background_with_its_own_flow():

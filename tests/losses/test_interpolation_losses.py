@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcvideo.losses import CensusLoss, CharbonnierLoss, MiddleFrameLoss, WaveletLoss
+from pcvideo.losses import CensusLoss, CharbonnierLoss, MiddleFrameLoss, MotionLoss, WaveletLoss
 
 
 def wave(phase, shape=(1, 3, 64, 96)):
@@ -82,3 +82,43 @@ def test_16_bit_frames_are_compared_in_float32():
 def test_an_even_window_is_refused():
     with pytest.raises(ValueError, match="window must be odd, got 6; take 5 or 7"):
         CensusLoss(window=6)
+
+
+def averaged(frames, side):
+    """(..., H, W) averaged over squares, in numpy."""
+    *lead, height, width = frames.shape
+    return frames.reshape(*lead, height // side, side, width // side, side).mean((-3, -1))
+
+
+def test_the_motion_loss_is_its_sum_in_numpy_where_nothing_is_moved():
+    before, truth, after = (draw(2, 3, 8, 16, seed=seed) for seed in range(3))
+    logits = [draw(2, 1, 4, 8, seed=3), draw(2, 1, 8, 16, seed=4)]
+    scales = [torch.cat((torch.zeros(2, 4, *logit.shape[2:]), logit), dim=1) for logit in logits]
+    flows = torch.cat((6 * draw(2, 2, 2, 8, 16, seed=5) - 3, torch.ones(2, 2, 1, 8, 16)), dim=2)
+    flows[1, :, 2] = 0
+    loss, colours, distance = MotionLoss(flow_weight=0.1)(scales, before, truth, after, flows)
+    parts, lengths = [], []
+    for side, logit in ((2, logits[0]), (1, logits[1])):
+        small = [averaged(frames.numpy(), side) for frames in (before, truth, after)]
+        share = 1 / (1 + np.exp(-logit.numpy()))
+        parts.append(np.sqrt((share * small[0] + (1 - share) * small[2] - small[1]) ** 2 + 1e-6).mean())
+        # The second sample's flows are not known.
+        lengths.append(np.sqrt((averaged(flows[0, :, :2].numpy(), side) ** 2).sum(1) + 1e-4).mean())
+    assert colours.item() == pytest.approx(parts[1])
+    assert distance.item() == pytest.approx(np.mean(lengths), rel=1e-6)
+    assert loss.item() == pytest.approx(0.5 * parts[0] + parts[1] + 0.1 * np.mean(lengths), rel=1e-6)
+    assert MotionLoss(flow_weight=0)(scales, before, truth, after, flows)[2] == 0
+
+
+def test_the_motion_loss_is_least_at_the_true_flows():
+    large = draw(1, 3, 16, 24)
+    before, truth, after = large[..., 4:20], large[..., 2:18], large[..., 0:16]
+    # What is at x in the middle is two pixels further to the left before, and to the right after.
+    true = torch.tensor([-2.0, 0, 2, 0, 0], dtype=torch.float64).view(1, 5, 1, 1).expand(1, 5, 16, 16)
+    flows = torch.cat((true[:, :4].unflatten(1, (2, 2)), torch.ones(1, 2, 1, 16, 16)), dim=2)
+    loss = MotionLoss(flow_weight=1)
+    right, wrong = (loss([found], before, truth, after, flows) for found in (true, -true))
+    assert right[2].item() == pytest.approx(0.01)
+    assert wrong[2].item() == pytest.approx(4, rel=1e-3)
+    # Beyond the border nothing is seen, in two of sixteen columns.
+    assert right[1] < 0.2 * wrong[1]

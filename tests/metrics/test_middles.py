@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,23 @@ def test_scores_are_means_over_triplets_beside_both_baselines():
         assert report["middles"][name]["mse"] == pytest.approx(values.mean().item(), rel=1e-6)
     assert report["middles"]["model"]["lpips"] is None
     assert report["unavailable"] == {"lpips": "left out"}
+
+
+def test_several_ways_are_scored_under_their_names_each_with_its_time():
+    triplets = draw(3, 3, 3, 16, 20)
+
+    def slow(before, after):
+        time.sleep(0.02)
+        return after
+
+    report = score_middles(triplets.split(1), {"after": slow, "grey": lambda one, other: one * 0 + 0.5})
+    assert list(report["middles"]) == ["after", "grey", "average_frames", "copy_before"]
+    assert report["middles"]["after"]["mse"] == pytest.approx(
+        mse(triplets[:, 2], triplets[:, 1]).mean().item(), rel=1e-6
+    )
+    assert report["milliseconds"]["after"] >= 20 > report["milliseconds"]["grey"]
+    with pytest.raises(ValueError, match="at least one way"):
+        score_middles(triplets.split(1), {"copy_before": slow})
 
 
 def test_the_published_protocol_has_its_own_figures():

@@ -8,9 +8,9 @@ import torch
 from golden import fill_golden
 from torch import nn
 
-from pcvideo.data import TensorClips
+from pcvideo.data import MovingPhotographs, TensorClips
 from pcvideo.models import WaveletVFI
-from pcvideo.training import DynamicInterpolation, StaticInterpolation, Trainer
+from pcvideo.training import DynamicInterpolation, MotionInterpolation, StaticInterpolation, Trainer
 
 
 def wave(phase):
@@ -99,6 +99,41 @@ def test_every_parameter_has_a_gradient_and_a_step_lowers_the_loss(strategy):
     assert loss() < before
 
 
+def test_the_motion_stage_teaches_the_flows_alone():
+    network, batch = model(), triplets()
+    strategy = MotionInterpolation().attach(network)
+    strategy.begin(0)
+    loss, logs = strategy(batch)
+    loss.backward()
+    assert logs["flow"] == 0
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == (name.startswith("motion.") and "classifier" not in name), name
+    StaticInterpolation().attach(network).begin(0)
+    strategy.rest()
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_known_flows_are_learnt_and_unknown_ones_change_nothing():
+    torch.manual_seed(0)
+    picture = nn.functional.interpolate(torch.rand(1, 3, 16, 16), size=(64, 64), mode="bicubic")[0].clamp(0, 1)
+    clips = MovingPhotographs([picture], clips=4, size=(32, 32), speed=3, pieces=0, with_flows=True)
+    batch = torch.stack([clips[index] for index in range(4)])
+    network = WaveletVFI(width=0.1, residual=True)
+    strategy = MotionInterpolation().attach(network)
+    unknown = torch.cat((batch[:, :3], torch.zeros_like(batch[:, 3:])), dim=1)
+    torch.testing.assert_close(strategy(unknown)[0], strategy(batch[:, :3])[0])
+    optimizer = torch.optim.Adam(network.motion.parameters(), lr=3e-3)
+    distances = []
+    for step in range(40):
+        strategy.begin(step)
+        loss, logs = strategy(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        distances.append(logs["flow"].item())
+    assert distances[-1] < 0.8 * distances[0]
+
+
 def test_16_bit_autocast_gives_nearly_the_same_loss():
     strategy, batch = StaticInterpolation().attach(model()), triplets()
     with torch.no_grad():
@@ -130,23 +165,23 @@ def test_a_run_that_is_resumed_gives_the_losses_of_the_unbroken_one(tmp_path):
     def trainer(folder, steps):
         return Trainer(
             model(),
-            DynamicInterpolation(steps=6),
+            DynamicInterpolation(steps=4),
             run_dir=tmp_path / folder,
             steps=steps,
             batch_size=2,
             lr=1e-3,
             schedule="constant",
             device="cpu",
-            checkpoint_every=3,
+            checkpoint_every=2,
         )
 
-    whole = trainer("whole", 6)
+    whole = trainer("whole", 4)
     whole.fit(clips, clips)
     assert whole.metrics["psnr"] > 0
     assert whole.metrics["copy_last/psnr"] < 60
-    first = trainer("parts", 3)
+    first = trainer("parts", 2)
     first.fit(clips)
-    second = trainer("parts", 6)
+    second = trainer("parts", 4)
     second.fit(clips, clips, resume="auto")
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], tensor), name

@@ -7,7 +7,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from torch import Tensor
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
 from pcvideo.cli._common import add_command, device_of, print_json, set_threads, what_it_does
+from pcvideo.cli._middles import add_scoring, compare, tell_scores
 from pcvideo.data import TripletFolder
 from pcvideo.data.triplets import LAYOUTS
-from pcvideo.metrics import PROTOCOLS, score_middles
+from pcvideo.metrics import PROTOCOLS
 from pcvideo.models import Interpolator, WaveletVFI
 from pcvideo.models._interpolator import FACTORS
 from pcvideo.video_io import CUT, OpenedFrames, open_frames, write_video
@@ -38,7 +38,7 @@ the average of these and a copy of the one before. With --triplets, CLIP is a fo
 _EPILOG = """examples:
   pcvideo interpolate walk.mkv --out smooth.mp4
   pcvideo interpolate walk.mkv --factor 4 --model runs/mine/best
-  pcvideo interpolate walk.mkv --check
+  pcvideo interpolate walk.mkv --check --each-threshold --cost --lpips
   pcvideo interpolate vimeo_triplet --triplets vimeo90k --split test --protocol wavelet_vfi
 """
 
@@ -73,6 +73,7 @@ def add_parser(commands: Any) -> None:
     scoring.add_argument("--triplets", choices=tuple(LAYOUTS), help="CLIP is a folder in this layout; compare")
     scoring.add_argument("--split", choices=("train", "test"), help="of a layout with lists")
     scoring.add_argument("--clips", type=int, help="compare so many triplets at most (default: all)")
+    add_scoring(scoring)
     scoring.add_argument("--protocol", default="standard", choices=tuple(PROTOCOLS), help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -87,7 +88,11 @@ def run(arguments: argparse.Namespace) -> None:
         check_number("--threshold", arguments.threshold, minimum=0)
         if not isinstance(model, WaveletVFI):
             raise ValueError(f"--threshold is for a WaveletVFI, and {arguments.model} is a {type(model).__name__}")
-    result = _compare(arguments, model) if arguments.check or arguments.triplets else _write(arguments, model)
+    if arguments.check or arguments.triplets:
+        triplets = _of_folder(arguments) if arguments.triplets else _of_clip(arguments, model.in_channels)
+        result = compare(arguments, model, triplets)
+    else:
+        result = _write(arguments, model)
     print_json(result) if arguments.json else _tell(arguments, result)
 
 
@@ -147,24 +152,6 @@ def _stream(arguments: argparse.Namespace, model: Interpolator, frames: Iterator
     return model.stream(frames, arguments.factor, cut=cut)
 
 
-def _compare(arguments: argparse.Namespace, model: Interpolator) -> dict[str, Any]:
-    """Find frames that are there, and compare."""
-
-    @torch.no_grad()
-    def middle(before: Tensor, after: Tensor) -> Tensor:
-        height, width = before.shape[-2:]
-        pair = model.pad(before.to(model.device)), model.pad(after.to(model.device))
-        found = model.middle(*pair) if arguments.threshold is None else model(*pair, arguments.threshold)
-        return found[..., :height, :width].cpu()
-
-    triplets = _of_folder(arguments) if arguments.triplets else _of_clip(arguments, model.in_channels)
-    most = None if arguments.clips is None else check_int("--clips", arguments.clips)
-    started = time.perf_counter()
-    report = score_middles((triplet[None] for triplet in islice(triplets, most)), middle, arguments.protocol)
-    seconds = time.perf_counter() - started
-    return {"model": str(arguments.model), "clip": arguments.clip, **report, "seconds": round(seconds, 3)}
-
-
 def _of_folder(arguments: argparse.Namespace) -> Iterator[Tensor]:
     folder = TripletFolder(arguments.clip, layout=arguments.triplets, split=arguments.split, size=arguments.size)
     most = len(folder) if arguments.clips is None else min(len(folder), arguments.clips)
@@ -185,7 +172,7 @@ def _of_clip(arguments: argparse.Namespace, channels: int) -> Iterator[Tensor]:
             yield torch.stack((before, between, after))
             before = after
 
-    return _with_progress(chain(triplets()), (count - 1) // 2)
+    return _with_progress(triplets(), (count - 1) // 2)
 
 
 def _with_progress(items: Iterator[Tensor], total: int | None) -> Iterator[Tensor]:
@@ -196,25 +183,14 @@ def _with_progress(items: Iterator[Tensor], total: int | None) -> Iterator[Tenso
 
 def _tell(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     """What came out, for people."""
-    if "out" in result:
-        (before, after), (slow, fast) = result["frames"], result["rate"]
-        print(
-            f"{result['model']}: {before} frames of {result['clip']} became {after}, {slow:g} a second became {fast:g}"
-            f", in {result['seconds']:.1f} s"
-        )
-        for note in result["notes"]:
-            print(f"note: {note}")
-        print(f"\nwritten: {result['out']}")
+    if "out" not in result:
+        tell_scores(result)
         return
+    (before, after), (slow, fast) = result["frames"], result["rate"]
     print(
-        f"{result['model']} on {result['clip']}: {result['samples']} middle frames, protocol {result['protocol']}, "
-        f"in {result['seconds']:.1f} s\n"
+        f"{result['model']}: {before} frames of {result['clip']} became {after}, {slow:g} a second became {fast:g}"
+        f", in {result['seconds']:.1f} s"
     )
-    names = [name for name in result["middles"]["model"] if name not in result["unavailable"]]
-    rows = [["", *names]]
-    for way, figures in result["middles"].items():
-        cells = ["-" if figures[name] is None else f"{figures[name]:.4f}" for name in names]
-        rows.append([way.replace("_", " "), *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for note in result["notes"]:
+        print(f"note: {note}")
+    print(f"\nwritten: {result['out']}")

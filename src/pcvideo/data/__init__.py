@@ -7,16 +7,20 @@ from pcvideo.data.digits import MNIST_MIRRORS, download_mnist, find_mnist, read_
 from pcvideo.data.drawn_digits import procedural_digits
 from pcvideo.data.frame_folders import FrameFolder
 from pcvideo.data.moving_mnist import MovingMNIST, MovingMNISTFile, read_moving_mnist_test
-from pcvideo.data.moving_photographs import MovingPhotographs, photographs
+from pcvideo.data.moving_photographs import MovingPhotographs, UnknownFlows, photographs
 from pcvideo.data.transforms import (
     CenterCrop,
     Compose,
+    Enlarge,
     HorizontalFlip,
     LivelyCrop,
+    MovingCrop,
     RandomCrop,
     Resize,
+    ReverseChannels,
     TimeReverse,
     ToGrey,
+    Transpose,
     VerticalFlip,
 )
 from pcvideo.data.triplets import TripletFolder, VideoTriplets
@@ -33,19 +37,24 @@ __all__ = [
     "ClipDataset",
     "Compose",
     "CubeSymmetry",
+    "Enlarge",
     "FrameFolder",
     "HorizontalFlip",
     "LivelyCrop",
+    "MovingCrop",
     "MovingMNIST",
     "MovingMNISTFile",
     "MovingPhotographs",
     "RandomCrop",
     "RandomTimes",
     "Resize",
+    "ReverseChannels",
     "TensorClips",
     "TimeReverse",
     "ToGrey",
+    "Transpose",
     "TripletFolder",
+    "UnknownFlows",
     "VerticalFlip",
     "VideoFolder",
     "VideoTriplets",

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from pcvideo._checks import check_int, check_number, describe
+from pcvideo._checks import check_bool, check_int, check_number, describe
 from pcvideo._optional import require
 from pcvideo.video_io import to_clip_tensor
 from pcvideo.video_io.convert import check_frame_size
 
-__all__ = ["MovingPhotographs", "photographs"]
+__all__ = ["MovingPhotographs", "UnknownFlows", "photographs"]
 
 # Those of scikit-image's pictures that come in its package and show things: in the public domain or CC0.
 _NAMES = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "brick", "grass", "gravel")
@@ -63,7 +63,9 @@ class MovingPhotographs(Dataset[Tensor]):
         turn: the most that it turns, in degrees per step of time.
         zoom: the most that it grows or shrinks, as a share per step of time.
         pieces: the most pieces over the background.
-        transform: `transform(clip, generator)`; the flows don't follow it.
+        with_flows: add two frames, so that the clip is (5, 3, H, W): the flows to the frame before and to the one
+            after, as x, y, and a 1 that says that they are known.
+        transform: `transform(clip, generator)`; the flows don't follow it, so it can't be had together with them.
         seed: of all random draws.
 
     Raises:
@@ -80,6 +82,7 @@ class MovingPhotographs(Dataset[Tensor]):
         turn: float = 4.0,
         zoom: float = 0.03,
         pieces: int = 3,
+        with_flows: bool = False,
         transform: object = None,
         seed: int = 0,
     ) -> None:
@@ -93,6 +96,9 @@ class MovingPhotographs(Dataset[Tensor]):
         self.zoom = check_number("zoom", zoom, minimum=0, maximum=0.5)
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be callable as transform(clip, generator), got {describe(transform)}")
+        self.with_flows = check_bool("with_flows", with_flows)
+        if with_flows and transform is not None:
+            raise ValueError("transform must be None with with_flows=True, which would not follow it")
         self.transform, self.seed = transform, check_int("seed", seed, minimum=0)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -106,6 +112,9 @@ class MovingPhotographs(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         generator, layers = self._layers(index)
         frames = torch.stack([self._frame(layers, time)[0] for time in (-1.0, 0.0, 1.0)])
+        if self.with_flows:
+            known = torch.ones(1, *self.size)
+            return torch.cat((frames, torch.stack([torch.cat((flow.float(), known)) for flow in self.flows(index)])))
         return frames if self.transform is None else self.transform(frames, generator)
 
     def flows(self, index: int) -> tuple[Tensor, Tensor]:
@@ -166,6 +175,14 @@ class MovingPhotographs(Dataset[Tensor]):
         """The places of all pixels, (H, W, 2)."""
         rows, columns = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in self.size)
         return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+
+
+class UnknownFlows:
+    """A transform that adds two frames of zeros to a triplet, to batch it with those that come with their flows."""
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip (T, C, H, W) as (T + 2, C, H, W)."""
+        return torch.cat((clip, clip.new_zeros(2, *clip.shape[1:])))
 
 
 def photographs() -> list[Tensor]:

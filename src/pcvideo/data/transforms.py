@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pcvideo._checks import check_int, check_number, describe
 from pcvideo.video_io import resize_frames, to_grey
@@ -20,14 +21,22 @@ from pcvideo.video_io.convert import check_frame_size
 __all__ = [
     "CenterCrop",
     "Compose",
+    "Enlarge",
     "HorizontalFlip",
     "LivelyCrop",
+    "MovingCrop",
     "RandomCrop",
     "Resize",
+    "ReverseChannels",
     "TimeReverse",
     "ToGrey",
+    "Transpose",
     "VerticalFlip",
 ]
+
+
+# Side of the squares of pixels in which motion is looked for.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,33 @@ class LivelyCrop:
 
 
 @dataclass(frozen=True)
+class MovingCrop:
+    """Keep (height, width) about a place where something moves; a clip smaller than that is an error.
+
+    The place is drawn with a probability in proportion to how much the first frame and the last one differ there, and
+    lies anywhere in the crop. What does not move is drawn rarely, but is drawn; where nothing moves, any place is.
+    """
+
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_given_size(self.size)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the cropped clip."""
+        spare = _spare(clip, self.size)
+        change = (clip[-1] - clip[0]).abs().mean(0)
+        # Blocks, since single pixels are many and noisy.
+        blocks = F.avg_pool2d(change[None], _BLOCK, ceil_mode=True)[0]
+        place = int(torch.multinomial((blocks + 1e-4).flatten(), 1, generator=generator))
+        corners = []
+        for number, room, side in zip(divmod(place, blocks.shape[1]), spare, self.size, strict=True):
+            before = int(torch.randint(side, (), generator=generator))
+            corners.append(min(max(_BLOCK * number + _BLOCK // 2 - before, 0), room))
+        return _crop(clip, corners[0], corners[1], self.size)
+
+
+@dataclass(frozen=True)
 class HorizontalFlip:
     """Mirror left to right, with probability `p`."""
 
@@ -125,6 +161,60 @@ class VerticalFlip:
     def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the clip or its mirror image."""
         return clip.flip(-2) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Swap rows and columns, with probability `p`; the sides of a frame change places, so that a square stays one."""
+
+    p: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, minimum=0, maximum=1)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip or its mirror image."""
+        return clip.transpose(-1, -2) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class ReverseChannels:
+    """Take the colours in the other order, blue for red, with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, minimum=0, maximum=1)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip or the clip in other colours."""
+        return clip.flip(-3) if _drawn(self.p, generator) else clip
+
+
+@dataclass(frozen=True)
+class Enlarge:
+    """Enlarge by one of `factors`, each with probability `p`, and else not at all; bilinear.
+
+    Before a crop: motion that is as many times larger, and blurred as if the lens were.
+    """
+
+    factors: Sequence[int] = (2, 4)
+    p: float = 0.15
+
+    def __post_init__(self) -> None:
+        for factor in self.factors:
+            check_int("factors", factor, minimum=2)
+        if not self.factors:
+            raise ValueError("factors must hold at least one number, got none")
+        check_number("p", self.p, minimum=0, maximum=1 / len(self.factors))
+
+    def __call__(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the clip (T, C, H, W), or the clip (T, C, factor * H, factor * W)."""
+        draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+        for number, factor in enumerate(self.factors, start=1):
+            if draw < number * self.p:
+                return resize_frames(clip, (factor * clip.shape[-2], factor * clip.shape[-1]))
+        return clip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pcvideo._hub_client import card_metadata
 __all__ = ["model_card", "refuse_tokens"]
 
 _TAGS = ("video-prediction", "predictive-coding")
+_TAGS_BETWEEN = ("video-interpolation", "frame-interpolation")
 # Of the tasks that the Hub files models under, the one that comes nearest.
 _PIPELINE = "video-to-video"
 # What each model that is no predictor is called with; its task is known by its class alone.
@@ -27,7 +28,16 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mapping[str, Any], *, own: bool) -> str:
+def model_card(
+    name: str,
+    model: str,
+    parameters: int,
+    dtype: str,
+    facts: Mapping[str, Any],
+    *,
+    own: bool,
+    interpolates: bool = False,
+) -> str:
     """The text of a folder's `README.md`.
 
     Args:
@@ -37,11 +47,12 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
         dtype: that the tensors are stored in.
         facts: the content of `card.json`.
         own: the class is one of the user's, which loads by itself.
+        interpolates: it finds what came between frames, not what comes next.
     """
     licence = facts.get("licence")
     head = card_metadata(
         name=name,
-        tags=[*_TAGS, model.lower()],
+        tags=[*(_TAGS_BETWEEN if interpolates else _TAGS), model.lower()],
         pipeline=_PIPELINE,
         licence=_indexed(str(licence)) if licence else None,
         datasets=facts.get("datasets") or [],
@@ -50,7 +61,8 @@ def model_card(name: str, model: str, parameters: int, dtype: str, facts: Mappin
     lines = [head, "", f"# {name}", ""]
     lines += [f"{facts.get('task') or 'A video predictor'}. {model}, {parameters:,} parameters, stored as {dtype}.", ""]
     if facts.get("picture"):
-        lines += [f"![A prediction of this model]({facts['picture']})", ""]
+        shown = "Middle frames" if interpolates else "A prediction"
+        lines += [f"![{shown} of this model]({facts['picture']})", ""]
     lines += [
         "```python",
         "import pcvideo" if not own else f"# {model} is a class of its author's, built on pcvideo.",

@@ -23,7 +23,7 @@ from pcvideo.metrics import copy_last
 from pcvideo.models import Grey2RGB, Interpolator, Predictor
 from pcvideo.models._catalog import ARCHITECTURES
 from pcvideo.models._pretrained import SHARD_SIZE, config_file, read_config
-from pcvideo.viz import save_strip
+from pcvideo.viz import save_middles, save_strip
 
 __all__ = ["publish_folder", "push_to_hub", "record", "renew_card", "write_card", "write_weights_folder"]
 
@@ -61,8 +61,9 @@ def write_weights_folder(
         licence: of the weights, its SPDX name first.
         metrics: as `pcvideo evaluate --json` writes it: for each protocol the model's figures and the baselines'. They
             are to be those of the weights as they are stored.
-        picture: a clip (T, C, H, W) float in [0, 1], T at least 2, whose second half is predicted from the first and
-            drawn beside the truth and copy-last; or the path of a picture.
+        picture: a clip (T, C, H, W) float in [0, 1]; or the path of a picture. For a predictor T is at least 2, and the
+            second half is predicted from the first and drawn beside the truth and copy-last. For an interpolator T is
+            a multiple of 3: triplets, whose middle frames are found and drawn beside the truth and the average.
         dtype: that floating-point tensors are stored in.
         max_shard_size: bytes of a file; larger weights are written in several.
 
@@ -143,7 +144,9 @@ def write_card(folder: str | Path, name: str | None = None) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     words = " and ".join(sorted(_SHORT.get(dtype, str(dtype)) for dtype in dtypes))
     count = _parameters(kind, arguments, tensors)
-    text = model_card(name or folder.name, kind, count, words, facts, own=kind not in ARCHITECTURES)
+    own = kind not in ARCHITECTURES
+    interpolates = not own and issubclass(ARCHITECTURES[kind], Interpolator)
+    text = model_card(name or folder.name, kind, count, words, facts, own=own, interpolates=interpolates)
     (folder / README_NAME).write_text(text, encoding="utf-8")
 
 
@@ -270,17 +273,30 @@ def _write_picture(model: Any, picture: Tensor | str | Path, folder: Path) -> st
         shutil.copyfile(source, folder / name)
         return name
     check_clip("picture", picture[None], channels=model.in_channels)
-    if picture.shape[0] < 2:
-        raise ValueError(f"picture must have at least two frames, to be cut in half, got {describe(picture)}")
     # What is shown is what the weights give as they are stored.
     stored = type(model)._from_folder(folder, None, strict=True, dtype=torch.float32, device="cpu")
+    path = folder / f"{PICTURE_NAME}.png"
+    (_draw_middles if isinstance(stored, Interpolator) else _draw_forecast)(stored, picture, path)
+    return path.name
+
+
+def _draw_middles(stored: Interpolator, picture: Tensor, path: Path) -> None:
+    if picture.shape[0] % 3:
+        raise ValueError(f"picture must be triplets one after the other, 3, 6, ... frames, got {describe(picture)}")
+    before, truth, after = picture[::3], picture[1::3], picture[2::3]
+    pairs = zip(before, after, strict=True)
+    # A triplet has been chosen for what moves in it, so that none is across a change of scene.
+    found = [stored.interpolate(torch.stack(pair), cut=None)[1].cpu() for pair in pairs]
+    save_middles(path, before, truth, after, torch.stack(found))
+
+
+def _draw_forecast(stored: Predictor, picture: Tensor, path: Path) -> None:
+    if picture.shape[0] < 2:
+        raise ValueError(f"picture must have at least two frames, to be cut in half, got {describe(picture)}")
     half = picture.shape[0] // 2
     context, truth = picture[:half], picture[half:]
     future = stored.predict(context, len(truth)).cpu()
-    save_strip(
-        folder / f"{PICTURE_NAME}.png", context, future, truth=truth, baseline=copy_last(context[None], len(truth))[0]
-    )
-    return f"{PICTURE_NAME}.png"
+    save_strip(path, context, future, truth=truth, baseline=copy_last(context[None], len(truth))[0])
 
 
 def _check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -292,7 +308,7 @@ def _check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     for name, report in protocols.items():
         if not isinstance(report, Mapping) or not isinstance(report.get("metrics"), Mapping):
             raise ValueError(
-                f"metrics[{name!r}] must be an object with 'metrics' and the baselines' 'copy_last' and 'black', as "
+                f"metrics[{name!r}] must be an object with 'metrics' and the baselines' beside them, as "
                 f"`pcvideo evaluate --json` writes it, got {describe(report)}"
             )
     return {

@@ -11,7 +11,7 @@ from pcvideo.losses.adversarial import (
     gradient_penalty,
 )
 from pcvideo.losses.combined import PPNV2Loss, SumLoss
-from pcvideo.losses.interpolation import CensusLoss, MiddleFrameLoss, WaveletLoss
+from pcvideo.losses.interpolation import CensusLoss, MiddleFrameLoss, MotionLoss, WaveletLoss
 from pcvideo.losses.perceptual import FramePerceptualLoss, LPIPSLoss
 from pcvideo.losses.pyramid import EncodingLoss, PyramidLoss
 from pcvideo.losses.reconstruction import CharbonnierLoss, GradientDifferenceLoss, L1Loss, SSIMLoss
@@ -33,6 +33,7 @@ __all__ = [
     "LeastSquaresScoreLoss",
     "MaximumEntropy",
     "MiddleFrameLoss",
+    "MotionLoss",
     "PPNV2Loss",
     "PyramidLoss",
     "RegularisedLoss",

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from pcvideo._checks import check_int, check_number
 from pcvideo.losses.reconstruction import CharbonnierLoss
 from pcvideo.metrics._pairs import working_pair
-from pcvideo.ops import haar_dwt
+from pcvideo.ops import backward_warp, haar_dwt
 
-__all__ = ["CensusLoss", "MiddleFrameLoss", "WaveletLoss"]
+__all__ = ["CensusLoss", "MiddleFrameLoss", "MotionLoss", "WaveletLoss"]
 
 
 class CensusLoss(nn.Module):
@@ -117,3 +117,59 @@ class MiddleFrameLoss(nn.Module):
             TypeError, ValueError: as `metrics.mse`.
         """
         return self.distance(prediction, target).flatten(1).mean(1) + self.census(prediction, target)
+
+
+class MotionLoss(nn.Module):
+    """What flows are worth, at every scale at which they were found: by what they bring together, and by true ones.
+
+    1. At each scale both frames, made small by averaging, are moved by its flows and mixed; their Charbonnier distance
+       to the middle frame counts, at the coarser scales by half.
+    2. Where the flows are known, `flow_weight` times the distance to them is added, in pixels of the whole frame,
+       averaged over scales: from colours alone, matching is slow to be learnt.
+
+    Args:
+        flow_weight: of the distance to known flows; 0 leaves it out.
+        eps: as in `CharbonnierLoss`.
+
+    Raises:
+        TypeError, ValueError: an option out of range.
+    """
+
+    def __init__(self, *, flow_weight: float = 0.1, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.flow_weight = check_number("flow_weight", flow_weight, minimum=0)
+        self.distance = CharbonnierLoss(eps=eps)
+
+    def forward(
+        self, scales: Sequence[Tensor], before: Tensor, truth: Tensor, after: Tensor, flows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the colours' distance at the finest scale, and the mean distance of flows.
+
+        Args:
+            scales: coarse to fine, (B, 5, H / s, W / s): the flows from the middle to the frames before and after,
+                in pixels of that scale, as (x, y), and the logit of the former's share.
+            before, truth, after: (B, C, H, W).
+            flows: (B, 2, 3, H, W), to the frame before and to the one after: x, y, and 1 where they are known, else 0;
+                None where none are.
+        """
+        colours, distances = [], [before.new_zeros(())]
+        for found in scales:
+            side = truth.shape[-1] // found.shape[-1]
+            small = [F.avg_pool2d(frames, side) for frames in (before, truth, after)]
+            share = found[:, 4:].sigmoid()
+            mixed = share * backward_warp(small[0], found[:, :2]) + (1 - share) * backward_warp(small[2], found[:, 2:4])
+            colours.append(self.distance(mixed, small[1]))
+            if flows is not None and self.flow_weight:
+                distances.append(_flow_distance(side * found[:, :4], flows, side))
+        distance = torch.stack(distances).sum() / len(scales)
+        return colours[-1] + 0.5 * sum(colours[:-1]) + self.flow_weight * distance, colours[-1], distance
+
+
+def _flow_distance(found: Tensor, flows: Tensor, side: int) -> Tensor:
+    """The mean distance of flows (B, 4, h, w) to known ones (B, 2, 3, h * side, w * side), over where these are."""
+    small = F.avg_pool2d(flows.flatten(0, 1), side).unflatten(0, flows.shape[:2])
+    difference = found.unflatten(1, (2, 2)) - small[:, :, :2]
+    # Where it is zero, a distance has no gradient; a hundredth of a pixel is as good as that.
+    distance = (difference.square().sum(2) + 1e-4).sqrt()
+    known = small[:, :, 2]
+    return (distance * known).sum() / known.sum().clamp(min=1)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,10 +28,13 @@ def copy_before(before: Tensor, after: Tensor) -> Tensor:
     return before
 
 
+_BASELINES = {"average_frames": average_frames, "copy_before": copy_before}
+
+
 @torch.no_grad()
 def score_middles(
     triplets: Iterable[Tensor],
-    middle: Callable[[Tensor, Tensor], Tensor],
+    middle: Callable[[Tensor, Tensor], Tensor] | Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     protocol: str | Protocol = "standard",
     *,
     leave_out: tuple[str, ...] = ("lpips",),
@@ -38,26 +43,35 @@ def score_middles(
 
     Args:
         triplets: batches (B, 3, C, H, W), float in [0, 1].
-        middle: `middle(before, after)`, (B, C, H, W) each, gives the frame between; an interpolator, for one.
+        middle: `middle(before, after)`, (B, C, H, W) each, gives the frame between; an interpolator, for one. Several
+            by name stand in the report under their names, a single one as "model".
         protocol: a `Protocol` or the name of one.
         leave_out: metrics of it that are not computed; LPIPS takes longer than all the others.
 
     Returns:
         `{"protocol", "samples", "middles": {"model" | "average_frames" | "copy_before": {metric: mean or None}},
-        "unavailable": {metric: reason}}`. A mean that is not finite (the PSNR of identical frames) is None.
+        "unavailable": {metric: reason}, "milliseconds": {"model" | ...: median of the calls}}`. A mean that is not
+        finite (the PSNR of identical frames) is None. A call on a GPU that does not wait for its end seems short.
 
     Raises:
         TypeError, ValueError: no triplets, or as `PerStep.update`.
     """
-    ways = {"model": middle, "average_frames": average_frames, "copy_before": copy_before}
+    ways = {**(middle if isinstance(middle, Mapping) else {"model": middle}), **_BASELINES}
+    if len(ways) == len(_BASELINES):
+        raise ValueError(f"middle must hold at least one way by a name other than {', '.join(_BASELINES)}, got none")
     scores = _scores(ways, protocol, leave_out)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for batch in triplets:
         if not isinstance(batch, Tensor) or batch.ndim != 5 or batch.shape[1] != 3:
             raise ValueError(f"triplets must be batches (B, 3, C, H, W), got {describe(batch)}")
         before, truth, after = batch.unbind(1)
         for name, way in ways.items():
-            scores[name].update(way(before, after)[:, None].float(), truth[:, None])
-    return _report(scores)
+            started = time.perf_counter()
+            found = way(before, after)
+            seconds[name].append(time.perf_counter() - started)
+            scores[name].update(found[:, None].float(), truth[:, None])
+    milliseconds = {name: 1e3 * statistics.median(each) for name, each in seconds.items() if each}
+    return {**_report(scores), "milliseconds": milliseconds}
 
 
 @torch.no_grad()
@@ -79,7 +93,7 @@ def score_doubling(
         protocol, leave_out: as in `score_middles`.
 
     Returns:
-        as `score_middles`; samples are middle frames.
+        as `score_middles`, without the times; samples are middle frames.
 
     Raises:
         TypeError, ValueError: no clips, or too short ones, or as `PerStep.update`.
@@ -115,7 +129,7 @@ def _scores(names: Iterable[str], protocol: str | Protocol, leave_out: tuple[str
 
 
 def _report(scores: dict[str, PerStep]) -> dict[str, Any]:
-    first = scores["model"]
+    first = next(iter(scores.values()))
     if not first.samples:
         raise ValueError("there must be at least one batch or clip to score, got no samples")
     means = {name: {metric: figures and figures["mean"] for metric, figures in score.compute().items()}

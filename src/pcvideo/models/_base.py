@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pcvideo._checks import check_bool, check_clip, check_int, check_values
-from pcvideo.models._pretrained import Pretrained
+from pcvideo.models._frames import FrameNetwork
 from pcvideo.rollout import unroll
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Predictor"]
 
 
-class Predictor(Pretrained):
+class Predictor(FrameNetwork):
     """A network that predicts the next frame from the frames so far; subclass it and give `init_state` and `step`.
 
     A subclass that keeps every constructor argument as an attribute of the same name (as `MSPN` does) has a `config`,
@@ -36,9 +34,6 @@ class Predictor(Pretrained):
         spatial_dims: 2 where frames are images (B, C, H, W), 3 where they are volumes (B, C, D, H, W); all that is
             said of frames below holds for both.
     """
-
-    size_multiple: int = 1
-    spatial_dims: int = 2
 
     def __init__(self, *, in_channels: int, clamp: bool = False) -> None:
         super().__init__()
@@ -83,16 +78,6 @@ class Predictor(Pretrained):
     def to_frames(self, predictions: Tensor) -> Tensor:
         """The frames that predictions (..., C, H, W), entry 0 of a pyramid, stand for: clamped ones with `clamp`."""
         return predictions.clamp(0, 1) if self.clamp else predictions
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.parameters()).device
 
     def forward(self, frames: Tensor, horizon: int) -> Tensor:
         """The frames that follow a clip, each predicted from the true frames and the predictions before it.
@@ -185,28 +170,6 @@ class Predictor(Pretrained):
             clip, channels=self.in_channels, layout=layout, value_range=value_range, nan=nan, to_grey=to_grey
         )
         return read.frames[None], False
-
-    def pad(self, frames: Tensor) -> Tensor:
-        """Repeat the last row and column (and slice of a volume) of (..., C, *space) up to the next size that fits."""
-        sides = frames.shape[-self.spatial_dims :]
-        # In the order of torch's padding: from the last axis to the first, before and after.
-        pad = [amount for side in reversed(sides) for amount in (0, -side % self.size_multiple)]
-        if not any(pad):
-            return frames
-        lead = frames.shape[: -self.spatial_dims - 1]
-        padded = F.pad(frames.flatten(0, len(lead) - 1) if lead else frames[None], pad, mode="replicate")
-        return padded.reshape(*lead, *padded.shape[1:])
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside a `with`; afterwards every part is in the mode that it was in (some may be frozen)."""
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
 
     def stream(self) -> Stream:
         """A live stream: push frames as they come, in constant memory and time; see `Stream`."""

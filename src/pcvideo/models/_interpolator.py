@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from pcvideo._checks import check_choice, check_number, check_size, check_values, describe
-from pcvideo.models._base import Predictor
-from pcvideo.models._pretrained import Pretrained
+from pcvideo.models._frames import FrameNetwork
 
 __all__ = ["FACTORS", "Interpolator"]
 
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 FACTORS = (2, 4, 8, 16)
 
 
-class Interpolator(Pretrained):
+class Interpolator(FrameNetwork):
     """A network that gives the frame in the middle between two; subclass it and give `forward(before, after)`.
 
     A subclass that keeps every constructor argument as an attribute of the same name has a `config`, and so saves and
@@ -33,15 +32,7 @@ class Interpolator(Pretrained):
         in_channels: channels C of a frame.
     """
 
-    size_multiple: int = 1
     in_channels: int = 3
-    spatial_dims: int = 2
-
-    # What predictors have too, and means the same here.
-    dtype: Any = Predictor.dtype
-    device: Any = Predictor.device
-    pad: Any = Predictor.pad
-    _evaluating: Any = Predictor._evaluating
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """The frame in the middle of the time between two frames.

@@ -20,6 +20,7 @@ __all__ = [
     "INK",
     "MUTED",
     "PAPER",
+    "SUFFIXES",
     "Scene",
     "check_scene",
     "draw_on",
@@ -34,6 +35,9 @@ MUTED = (118, 122, 128)
 FAINT = (206, 208, 212)
 # Vermilion of Okabe and Ito's palette, which colour-blind readers tell from grey and from blue.
 ACCENT = (213, 94, 0)
+
+# The formats that pictures are written in.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 # What a network without a clamp may overshoot by; beyond it, the frames are on another scale than [0, 1].
 _OVERSHOOT = 0.5

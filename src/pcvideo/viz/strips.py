@@ -19,6 +19,7 @@ from pcvideo.viz._drawing import (
     FAINT,
     INK,
     MUTED,
+    SUFFIXES,
     Scene,
     check_scene,
     draw_on,
@@ -36,7 +37,6 @@ _WIDEST = 2400
 _SIDE = 112
 _GAIN = 2
 _LEGEND = ("|prediction - truth|: 0", "0.5 and more")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def strip(
@@ -116,8 +116,8 @@ def save_strip(
         TypeError, ValueError: as `strip`, or another suffix.
     """
     path = Path(path)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"path must end in {', '.join(_SUFFIXES)}, got {path.name!r}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"path must end in {', '.join(SUFFIXES)}, got {path.name!r}")
     picture = strip(context, prediction, truth=truth, baseline=baseline, every=every, labels=labels, scale=scale)
     with written_aside(path) as temporary:
         picture.save(temporary)

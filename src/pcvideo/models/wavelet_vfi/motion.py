@@ -62,6 +62,17 @@ class MotionNetwork(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Motion:
         """Flows, mask and logits for frames (B, 3, H, W) in [0, 1], H and W divisible by 2 for each scale."""
+        scales, logits = self.scales(before, after)
+        finest = scales[-1]
+        return Motion(finest[:, :2], finest[:, 2:4], finest[:, 4:].sigmoid(), logits)
+
+    def scales(self, before: Tensor, after: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What each scale has found, for training; arguments as in `forward`.
+
+        Returns:
+            for each decoder, coarse to fine, (B, 5, H / s, W / s), s falling to 1: the flows to the frames before and
+            after, in pixels of that scale, and the logit of the mask; and the thresholds' logits.
+        """
         # One number for both frames and all colours, so that brightness does not matter.
         mean = torch.cat((before, after), dim=1).mean((1, 2, 3), keepdim=True)
         features_before, features_after = self._features(before - mean), self._features(after - mean)
@@ -69,15 +80,16 @@ class MotionNetwork(nn.Module):
         inner, outputs = self.decoders[-1](coarsest)
         logits = self.classifier(inner)
         # Sums over scales; 16 bits would lose fractions of pixels.
-        flow = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        scales = [outputs.to(torch.promote_types(outputs.dtype, torch.float32))]
         for level in reversed(range(len(self.decoders) - 1)):
+            flow = scales[-1]
             warped = [
                 backward_warp(features[level], flow[:, part])
                 for features, part in ((features_before, slice(0, 2)), (features_after, slice(2, 4)))
             ]
             _, outputs = self.decoders[level](torch.cat((*warped, flow.to(before.dtype)), dim=1))
-            flow = outputs + _doubled(flow)
-        return Motion(flow[:, :2], flow[:, 2:4], flow[:, 4:].sigmoid(), logits)
+            scales.append(outputs + _doubled(flow))
+        return scales, logits
 
     def _features(self, frames: Tensor) -> list[Tensor]:
         """Features from 1/2 of the frame on, fine to coarse."""

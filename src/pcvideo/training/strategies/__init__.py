@@ -5,7 +5,7 @@ from pcvideo.training.strategies.adversarial import Adversarial, Generated
 from pcvideo.training.strategies.base import Strategy
 from pcvideo.training.strategies.conditional import ConditionalAdversarial
 from pcvideo.training.strategies.fusion import Colourisation, FrameDoubling
-from pcvideo.training.strategies.interpolation import DynamicInterpolation, StaticInterpolation
+from pcvideo.training.strategies.interpolation import DynamicInterpolation, MotionInterpolation, StaticInterpolation
 from pcvideo.training.strategies.phases import InPhases
 from pcvideo.training.strategies.sequence import SelfFeeding, SequenceStrategy, TeacherForced
 from pcvideo.training.strategies.turns import Alternating, Balanced, Turns
@@ -20,6 +20,7 @@ __all__ = [
     "FrameDoubling",
     "Generated",
     "InPhases",
+    "MotionInterpolation",
     "SelfFeeding",
     "SequenceStrategy",
     "StaticInterpolation",

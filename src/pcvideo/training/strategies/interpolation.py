@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on triplets, whose middle frame is to be found from the outer two: WaveletVFI's two stages.
+"""Training on triplets, whose middle frame is to be found from the outer two: WaveletVFI's two stages, and one before.
 
 Kong et al., arXiv 2309.03508. First everything is computed (`StaticInterpolation`); then, from these weights, a
 classifier learns how much each picture needs (`DynamicInterpolation`). The published code meant to lower the
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcvideo._checks import check_bool, check_clip, check_int, check_number
-from pcvideo.losses import MiddleFrameLoss, WaveletLoss
+from pcvideo.losses import MiddleFrameLoss, MotionLoss, WaveletLoss
 from pcvideo.training.strategies.base import Strategy
 
-__all__ = ["DynamicInterpolation", "StaticInterpolation"]
+__all__ = ["DynamicInterpolation", "MotionInterpolation", "StaticInterpolation"]
 
 
 class _Interpolation(Strategy):
@@ -50,6 +50,34 @@ class _Interpolation(Strategy):
         """For validation: the middle frame (B, 1, C, H, W), by the threshold chosen for it, and the true one."""
         before, between, after = batch[:, : self.length].unbind(1)
         return model(before, after)[:, None], between[:, None]
+
+
+class MotionInterpolation(_Interpolation):
+    """A stage before the first, not in the paper: the motion network alone, by `MotionLoss`.
+
+    It is a small part of the network and of a step's time, but most of a middle frame's quality hangs on it. Clips are
+    triplets (3, C, H, W), or (5, C, H, W) where two flows follow as frames of x, y, and 1 where they are known: that
+    to the frame before, and that to the one after.
+
+    Args:
+        flow_weight: as in `MotionLoss`.
+    """
+
+    def __init__(self, *, flow_weight: float = 0.1) -> None:
+        super().__init__(reconstruction=None, wavelet_weight=0.0)
+        self.motion = MotionLoss(flow_weight=flow_weight)
+
+    def begin(self, step: int) -> None:
+        """Let all rest but what finds flows."""
+        self.rest(self.model.context, self.model.synthesis, self.model.motion.classifier)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of triplets (B, 3, C, H, W), or (B, 5, C, H, W) with flows."""
+        before, truth, after = self._triplet(batch[:, : self.length])
+        flows = batch[:, self.length :] if batch.shape[1] > self.length else None
+        scales, _ = self.model.motion.scales(before, after)
+        loss, colours, distance = self.motion(scales, before, truth, after, flows)
+        return loss, {"reconstruction": colours.detach(), "flow": distance.detach()}
 
 
 class StaticInterpolation(_Interpolation):
