@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,8 @@ def start(run_dir: Path, step: int = 0) -> list[dict[str, Any]]:
     return starts_of_run(run_dir, torch.device("cpu"), step=step)
 
 
-def test_a_run_tells_its_command_versions_machine_and_time(tmp_path: Path) -> None:
+def test_a_run_tells_its_command_versions_machine_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "pcvideo", "train", "--data", "my clips"])
     before = datetime.now(UTC).replace(microsecond=0)
     tiny_trainer(tmp_path, steps=1, seed=7).fit(Clips())
     facts = json.loads((tmp_path / "run.json").read_text())
@@ -38,7 +40,7 @@ def test_a_run_tells_its_command_versions_machine_and_time(tmp_path: Path) -> No
     assert first["versions"]["torch"] == torch.__version__
     assert first["versions"]["python"] == platform.python_version()
     assert first["machine"]["processor"]
-    assert "pytest" in first["command"]
+    assert first["command"].endswith(" -m pcvideo train --data 'my clips'")
     assert before <= datetime.fromisoformat(first["time"]) <= datetime.now(UTC)
 
 
