@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
