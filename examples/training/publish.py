@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 _NATURAL: dict[str, Any] = {
     "task": "Predicts the next frames of a person signing or of a street seen from above, 64x80 colour",
     "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), resized to 64x80; "
-    "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from both.",
+    "two more signing clips chose the step; scored on the clips walk, want, yes and thanks, kept apart from training.",
     "licence": "Apache-2.0",
     "evaluation": "--dataset videos --size 64 80 --stride 5 --include walk want yes thanks",
 }
@@ -65,7 +65,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "data": "14 signing clips and car-detection of intel-iot-devkit/sample-videos (CC BY 4.0), 30 s of Big Buck "
         "Bunny (Blender Foundation, CC BY 3.0), and photographs that come with scikit-image (public domain or CC0), "
         "moved by known flows; scored on every second frame of the clips walk, "
-        "want, yes and thanks at 240x320, kept apart from both.",
+        "want, yes and thanks at 240x320, kept apart from training.",
         "licence": "Apache-2.0",
         "command": "python examples/training/wavelet_vfi.py --data FOLDER",
         "size": [240, 320],
