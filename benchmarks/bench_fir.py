@@ -58,9 +58,6 @@ def variants_of(shape: tuple[int, ...]) -> dict[str, dict[str, Callable[[], Tens
     image = torch.rand(shape)
     x, last = image.requires_grad_(), image.detach().to(memory_format=torch.channels_last).requires_grad_()
 
-    def double(inputs: Tensor) -> Tensor:
-        return step.filter(F.leaky_relu(step.interpolate(inputs), 0.01), step_taps)
-
     return {
         "halving": {
             "plain": lambda: plain_filter(x, halve_logit.detach().requires_grad_(), 2),
@@ -72,8 +69,8 @@ def variants_of(shape: tuple[int, ...]) -> dict[str, dict[str, Callable[[], Tens
         "doubling": {
             "plain": lambda: plain_double(x, step.kernel, step_logit.detach().requires_grad_()),
             "plain, channels last": lambda: plain_double(last, step.kernel, step_logit.detach().requires_grad_()),
-            "ours": lambda: double(x),
-            "ours, channels last": lambda: double(last),
+            "ours": lambda: step.double(x, step_taps),
+            "ours, channels last": lambda: step.double(last, step_taps),
         },
     }
 
