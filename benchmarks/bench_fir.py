@@ -69,8 +69,8 @@ def variants_of(shape: tuple[int, ...]) -> dict[str, dict[str, Callable[[], Tens
         "doubling": {
             "plain": lambda: plain_double(x, step.kernel, step_logit.detach().requires_grad_()),
             "plain, channels last": lambda: plain_double(last, step.kernel, step_logit.detach().requires_grad_()),
-            "ours": lambda: step.double(x, step_taps),
-            "ours, channels last": lambda: step.double(last, step_taps),
+            "ours": lambda: step.enlarge(x, step_taps),
+            "ours, channels last": lambda: step.enlarge(last, step_taps),
         },
     }
 

@@ -139,9 +139,9 @@ class _GoDown(nn.Module):
         self.after = nn.Sequential(*_convolution(in_channels, out_channels))
 
     def forward(self, inputs: Tensor, taps: Tensor | None = None) -> Tensor:
-        return self.after(self.double(self.before(inputs), taps))
+        return self.after(self.enlarge(self.before(inputs), taps))
 
-    def double(self, image: Tensor, taps: Tensor | None = None) -> Tensor:
+    def enlarge(self, image: Tensor, taps: Tensor | None = None) -> Tensor:
         """Interpolated, activated, and filtered, at twice the size."""
         return self.filter(F.leaky_relu(self.interpolate(image), 0.01), taps)
 
