@@ -12,8 +12,7 @@ interpolation with a learnable kernel. Levels begin one after another: level l h
 - `interpolation`: two digits of the published kernel are swapped, which darkens a quarter of the pixels by 1 %.
 - `border`: the published interpolation mirrors about inserted zeros; ours repeats the edge, as all its filters do.
 
-The published code also makes a merge for the top level and a factor for the lowest, which no step uses and which are
-left out here.
+The published code's merge for the top level and factor for the lowest, which no step uses, are left out here.
 """
 
 from __future__ import annotations
@@ -142,7 +141,6 @@ class _GoDown(nn.Module):
         return self.after(self.enlarge(self.before(inputs), taps))
 
     def enlarge(self, image: Tensor, taps: Tensor | None = None) -> Tensor:
-        """Interpolated, activated, and filtered, at twice the size."""
         return self.filter(F.leaky_relu(self.interpolate(image), 0.01), taps)
 
     def interpolate(self, image: Tensor) -> Tensor:
@@ -360,7 +358,7 @@ def _interpolation_kernel(kind: str) -> Tensor:
     half = _INTERPOLATION_SIZE // 2
     offset = torch.arange(-half, half + 1, dtype=torch.float64)
     distance = (offset[:, None] ** 2 + offset**2).sqrt()
-    kernel = torch.zeros(_INTERPOLATION_SIZE, _INTERPOLATION_SIZE, dtype=torch.float64)
+    kernel = torch.zeros_like(distance)
     kernel[half, half] = 1
     for row, column in ((0, 1), (1, 0), (1, 1)):
         # From the samples at even places to a pixel between them, the first offset is odd.

@@ -190,11 +190,7 @@ class Trainer:
         """
         self._stop = StopRequest(self.ranks, grace=self.grace)
         with reported(self.ranks), ExitStack() as stack:
-            needs = {
-                "length": self.strategy.length,
-                "model": self.model,
-                "channels": self.strategy.clip_channels,
-            }
+            needs = {"length": self.strategy.length, "model": self.model, "channels": self.strategy.clip_channels}
             check_clips("train_clips", train_clips, minimum=self.settings["batch_size"], **needs)
             if val_clips is not None:
                 check_clips("val_clips", val_clips, **needs)
