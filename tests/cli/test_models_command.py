@@ -42,9 +42,30 @@ def test_weights_stand_in_a_row_with_cost_and_figures_beside_copy_last(
     assert main(["models"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     count = sum(parameter.numel() for parameter in model.parameters())
-    for word in ("mspn-small", "predicts dots", f"{count:,}", "48x64", "91.2", "286.5", "built in"):
+    for word in ("mspn-small", "predicts dots", f"{count:,}", "48x64", "mse 91.2", "copy-last 286.5", "built in"):
         assert word in row
     assert "GMAC" in header
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        (
+            {"metrics": {"mse": 4.25}, "average_frames": {"mse": 7}, "copy_before": {"mse": 9}},
+            "mse 4.2 average-frames 7.0",
+        ),
+        ({"metrics": {"jaccard": 0.25, "mse": None}, "copy_last": {"jaccard": 0.5}}, "jaccard 0.250 copy-last 0.500"),
+        ({"metrics": {"ssim": 0.5}}, "- -"),
+    ],
+)
+def test_every_figure_names_its_metric_and_what_stands_beside_it(
+    model: pcvideo.MSPN, shelf: Path, capsys: pytest.CaptureFixture[str], figures: dict[str, object], told: str
+) -> None:
+    card = {"task": "dots", "metrics": {"standard": figures}, "recipe": {"size": [48, 64]}}
+    (shelf / "mspn-small" / "card.json").write_text(json.dumps(card))
+    assert main(["models"]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert f" {told} built in" in " ".join(row.split())
 
 
 def test_json_has_the_same_and_where_the_weights_are(

@@ -14,16 +14,20 @@ __all__ = ["add_parser", "run"]
 
 _DESCRIPTION = """List the models that have a name: those with weights, with --all the papers' networks too.
 
-GMAC are billions of multiplications for a step on one frame of the size that the model learned at. The figure is the
-first protocol's MSE (sum over a frame) on the data that the weights' card names, beside copy-last's; figures on other
-data don't compare."""
+GMAC are billions of multiplications for a step on one frame of the size that the model learned at. The figure is that
+of the first protocol on the data that the weights' card names, the MSE (sum over a frame) or the Jaccard distance (of
+volumes), beside what costs nothing: copy-last, the average of both neighbours, grey. Figures on other data don't
+compare."""
 
 _EPILOG = """examples:
   pcvideo models
   pcvideo models --all --json
 """
 
-_COLUMNS = ("name", "task", "parameters", "size", "frame", "GMAC", "mse", "copy-last", "weights")
+_COLUMNS = ("name", "task", "parameters", "size", "frame", "GMAC", "figure", "beside", "weights")
+# In the order in which they are looked for.
+_METRICS = {"mse": ".1f", "jaccard": ".3f"}
+_BASELINES = ("copy_last", "average_frames", "blend", "grey")
 
 
 def add_parser(commands: Any) -> None:
@@ -68,19 +72,25 @@ def _describe(model: hub.PublishedModel) -> dict[str, Any]:
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    mse, copy_last = _figures(entry.get("metrics"))
+    figure, beside = _figures(entry.get("metrics"))
     size = f"{entry['bytes'] / 2**20:.1f} MiB" if entry["bytes"] else "-"
     frame = "x".join(map(str, entry["frame"])) if entry["frame"] else "-"
     gmac = "-" if entry["gmac"] is None else f"{entry['gmac']:.2f}"
     count = f"{entry['parameters']:,}"
-    return (entry["name"], entry["task"], count, size, frame, gmac, mse, copy_last, entry["weights"])
+    return (entry["name"], entry["task"], count, size, frame, gmac, figure, beside, entry["weights"])
 
 
 def _figures(metrics: Any) -> tuple[str, str]:
-    """The first protocol's MSE of the model and of copy-last, out of a report as `evaluate --json` writes it."""
+    """The first protocol's figure of the model and of a baseline, out of a report as `evaluate --json` writes it."""
     report = metrics.get("protocols", metrics) if isinstance(metrics, Mapping) else {}
-    for entry in report.values():
-        if isinstance(entry, Mapping) and isinstance(entry.get("metrics"), Mapping):
-            pair = (entry["metrics"].get("mse"), (entry.get("copy_last") or {}).get("mse"))
-            return tuple("-" if value is None else f"{value:.1f}" for value in pair)  # type: ignore[return-value]
+    for protocol in filter(lambda each: isinstance(each, Mapping), report.values()):
+        found = {name: figures for name, figures in protocol.items() if isinstance(figures, Mapping)}
+        for metric, digits in _METRICS.items():
+            values = {name: figures[metric] for name, figures in found.items() if figures.get(metric) is not None}
+            if "metrics" in values:
+                beside = next((name for name in _BASELINES if name in values), None)
+                return (
+                    f"{metric} {values['metrics']:{digits}}",
+                    "-" if beside is None else f"{beside.replace('_', '-')} {values[beside]:{digits}}",
+                )
     return "-", "-"

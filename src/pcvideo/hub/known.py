@@ -113,11 +113,12 @@ class PublishedModel:
         with torch.device("meta"), torch.no_grad():
             frame = torch.empty(1, model.in_channels, *self.frame)
             state, levels = model.init_state(frame), len(model.targets(frame))
-            # Where levels begin one after another, the first steps cost less.
-            for _ in range(levels):
+            # Where levels begin one after another, or some frames must be seen first, the first steps cost less.
+            context = getattr(model, "context", 1)
+            for step in range(1, max(levels, context) + 1):
                 with FlopCounterMode(display=False) as counter:
                     pyramid, state = model.step(frame, state)
-                if len(pyramid) == levels:
+                if len(pyramid) == levels and step >= context:
                     break
         return counter.get_total_flops() / 2e9
 
