@@ -23,6 +23,7 @@ from pcvideo.rollout import unroll
 __all__ = [
     "CommandParser",
     "add_command",
+    "add_reading",
     "device_of",
     "forecast",
     "in_flags",
@@ -84,6 +85,20 @@ def add_command(
     parser.add_argument("--verbose", action="store_true", help="say more on standard error")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
+
+
+def add_reading(parser: argparse.ArgumentParser, title: str) -> Any:
+    """Add the flags by which a clip is read, as a group that more can be added to."""
+    group = parser.add_argument_group(title)
+    group.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="resize to (default: its own size)")
+    group.add_argument("--start", type=int, default=0, help="first frame (default: %(default)s)")
+    group.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
+    group.add_argument(
+        "--on-error", default="error", choices=("error", "skip", "repeat"), help="what to do with a broken frame"
+    )
+    group.add_argument("--layout", help="axes of an array, such as THWC")
+    group.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="what becomes 0 and 1")
+    return group
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
-from pcvideo.cli._common import add_command, device_of, print_json, set_threads, size_note, what_it_does
+from pcvideo.cli._common import add_command, add_reading, device_of, print_json, set_threads, size_note, what_it_does
 from pcvideo.enhancement import Enhanced, enhance
 from pcvideo.models import Grey2RGB, Interpolator
 from pcvideo.video_io import CUT, open_frames
@@ -69,21 +69,9 @@ def add_parser(commands: Any) -> None:
     writing.add_argument("--part", type=_part, metavar="K/N", help="the K-th of N shares of a folder's pictures")
     writing.add_argument("--resume", action="store_true", help="make the pictures of a folder that are missing")
     writing.add_argument("--json", action="store_true", help="print the result as a JSON object, and nothing else")
-    _add_reading(parser)
+    add_reading(parser, "how IN is read")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    reading = parser.add_argument_group("how IN is read")
-    reading.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="resize to (default: its own size)")
-    reading.add_argument("--start", type=int, default=0, help="first frame (default: %(default)s)")
-    reading.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    reading.add_argument(
-        "--on-error", default="error", choices=("error", "skip", "repeat"), help="what to do with a broken frame"
-    )
-    reading.add_argument("--layout", help="axes of an array, such as THWC")
-    reading.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="what becomes 0 and 1")
 
 
 def run(arguments: argparse.Namespace) -> None:

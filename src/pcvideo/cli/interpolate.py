@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcvideo import hub
 from pcvideo._checks import check_int, check_number
-from pcvideo.cli._common import add_command, device_of, print_json, set_threads, what_it_does
+from pcvideo.cli._common import add_command, add_reading, device_of, print_json, set_threads, what_it_does
 from pcvideo.cli._middles import add_scoring, compare, tell_scores
 from pcvideo.data import TripletFolder
 from pcvideo.data.triplets import LAYOUTS
@@ -59,15 +59,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--rate", type=float, help="frames a second of CLIP, where it doesn't tell (default: 25)")
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object, and nothing else")
-    reading = parser.add_argument_group("how the clip is read")
-    reading.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="resize to (default: its own size)")
-    reading.add_argument("--start", type=int, default=0, help="first frame (default: %(default)s)")
-    reading.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    reading.add_argument(
-        "--on-error", default="error", choices=("error", "skip", "repeat"), help="what to do with a broken frame"
-    )
-    reading.add_argument("--layout", help="axes of an array, such as THWC")
-    reading.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="what becomes 0 and 1")
+    add_reading(parser, "how the clip is read")
     scoring = parser.add_argument_group("how well it does")
     scoring.add_argument("--check", action="store_true", help="find every second frame of CLIP, and compare")
     scoring.add_argument("--triplets", choices=tuple(LAYOUTS), help="CLIP is a folder in this layout; compare")

@@ -18,6 +18,7 @@ from pcvideo._files import write_json
 from pcvideo.cli import _voxels
 from pcvideo.cli._common import (
     add_command,
+    add_reading,
     device_of,
     forecast,
     load_model,
@@ -90,25 +91,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--gif-rate", type=float, default=5.0, help="frames a second of the GIF (default: %(default)s)")
     parser.add_argument("--mesh", choices=("stl", "obj"), help="volumes: write the predicted surfaces into meshes/ too")
     _voxels.add_format(parser)
-    _add_reading(parser)
+    reading = add_reading(parser, "how the clip is read")
+    reading.add_argument("--step", type=int, default=1, help="take every n-th frame (default: %(default)s)")
+    reading.add_argument("--to-grey", action="store_true", help="make colour grey, for a model with one channel")
+    reading.add_argument("--nan", default="error", choices=("error", "repair"), help="what to do with NaN in an array")
     add_metric_flags(parser, protocols=["standard"])
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how the clip is read")
-    group.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="resize to (default: its own size)")
-    group.add_argument("--start", type=int, default=0, help="first frame (default: %(default)s)")
-    group.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    group.add_argument("--step", type=int, default=1, help="take every n-th frame (default: %(default)s)")
-    group.add_argument("--to-grey", action="store_true", help="make colour grey, for a model with one channel")
-    group.add_argument(
-        "--on-error", default="error", choices=("error", "skip", "repeat"), help="what to do with a broken frame"
-    )
-    group.add_argument("--layout", help="axes of an array, such as THWC")
-    group.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="what becomes 0 and 1")
-    group.add_argument("--nan", default="error", choices=("error", "repair"), help="what to do with NaN in an array")
 
 
 def run(arguments: argparse.Namespace) -> None:
